@@ -1,0 +1,247 @@
+"""Everything that can go wrong, one leaf for each reaction it calls for.
+
+    WeirError                      carries a `code` of the public contract
+    ├── RequestRefused             nothing was begun; the caller has to change something or come back later
+    │   ├── InvalidRequest         the request cannot be right; `errors` says where
+    │   ├── UnknownModel
+    │   ├── UnknownStream
+    │   ├── Forbidden              the caller may not do this to that stream
+    │   ├── RequestTooLarge
+    │   ├── NotCached              only a stored answer was wanted
+    │   ├── RateLimited            come back in `retry_after_s`
+    │   ├── TooManyConnections     this caller's own limit of live streams
+    │   └── AtCapacity             the process's limit
+    ├── AnswerFailed               the answer was begun and will not come
+    │   ├── AllProvidersDown       `attempts` has each one's reason
+    │   ├── UpstreamTimeout        every attempt was too slow
+    │   ├── RequestRejected        a provider says that the request itself is wrong
+    │   ├── StreamInterrupted      lost after the first token
+    │   ├── Cancelled              stopped by its asker
+    │   └── Internal               a defect of ours
+    ├── CircuitOpen                not worth an attempt before `retry_after_s`
+    └── ProviderError              one attempt failed
+        ├── ProviderUnavailable    down or broken: retry, then the next route; counts against the circuit
+        ├── ProviderOverloaded     asks for less: wait `retry_after_s` if that is short, else the next route; counts
+        ├── ProviderTimeout        silent: no second try here, the next route; counts
+        ├── ProviderMisconfigured  our key or the route's model is wrong: the next route; counts
+        └── ProviderRejected       this very request is refused; another route would refuse it too; does not count
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of one try: safe to show to a client."""
+
+    provider: str
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """Where a request is wrong, and why."""
+
+    field: str
+    reason: str
+
+
+class WeirError(Exception):
+    """Base of every failure the domain knows about; its text may be shown to a client."""
+
+    code: ClassVar[str] = "internal"
+    retry_after_s: float | None = None
+    attempts: tuple[Attempt, ...] = ()
+
+
+class RequestRefused(WeirError):
+    """The request was not begun."""
+
+
+class InvalidRequest(RequestRefused):
+    """The request cannot be right."""
+
+    code = "invalid_request"
+
+    def __init__(self, *errors: FieldError) -> None:
+        super().__init__("; ".join(f"{error.field}: {error.reason}" for error in errors))
+        self.errors = errors
+
+
+class UnknownModel(RequestRefused):
+    """The catalogue has no model of that name."""
+
+    code = "unknown_model"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"The model {name!r} is not in the catalogue. It has {', '.join(known) or 'none'}.")
+
+
+class UnknownStream(RequestRefused):
+    """No stream of that id can be read: it never was, or is no longer kept."""
+
+    code = "unknown_stream"
+
+
+class Forbidden(RequestRefused):
+    """The caller may not do this."""
+
+    code = "forbidden"
+
+
+class RequestTooLarge(RequestRefused):
+    """The body is larger than `limit_bytes`."""
+
+    code = "request_too_large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The body may have at most {limit_bytes} bytes.")
+
+
+class NotCached(RequestRefused):
+    """Only a stored answer was wanted, and there is none."""
+
+    code = "not_cached"
+
+
+class RateLimited(RequestRefused):
+    """The caller's bucket is empty for `retry_after_s` more seconds."""
+
+    code = "rate_limited"
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(f"The rate limit is reached; the next request is allowed in {retry_after_s:.1f} s.")
+        self.retry_after_s = retry_after_s
+
+
+class TooManyConnections(RequestRefused):
+    """The caller has as many live streams as one caller may have."""
+
+    code = "too_many_connections"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} streams are open for this caller, which is all it may have at once.")
+        self.retry_after_s = 1.0
+
+
+class AtCapacity(RequestRefused):
+    """The process has as many live streams as it may have."""
+
+    code = "at_capacity"
+
+    def __init__(self) -> None:
+        super().__init__("All the streams that this instance can carry are in use.")
+        self.retry_after_s = 1.0
+
+
+class AnswerFailed(WeirError):
+    """The answer will not come, or will not come whole."""
+
+    def __init__(
+        self, detail: str, attempts: tuple[Attempt, ...] = (), retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.attempts = attempts
+        self.retry_after_s = retry_after_s
+
+
+class AllProvidersDown(AnswerFailed):
+    """No route could answer; `attempts` has each one's reason."""
+
+    code = "all_providers_down"
+
+    def __init__(self, attempts: tuple[Attempt, ...], retry_after_s: float | None = None) -> None:
+        super().__init__("No provider could answer this request.", attempts, retry_after_s)
+
+
+class UpstreamTimeout(AnswerFailed):
+    """Every attempt was too slow."""
+
+    code = "upstream_timeout"
+
+    def __init__(self, attempts: tuple[Attempt, ...]) -> None:
+        super().__init__("No provider answered in time.", attempts)
+
+
+class RequestRejected(AnswerFailed):
+    """A provider says that the request itself is wrong; its reason is the text."""
+
+    code = "provider_rejected"
+
+    def __init__(self, detail: str, attempts: tuple[Attempt, ...] = (), status: int = 400) -> None:
+        super().__init__(detail, attempts)
+        self.status = status
+
+
+class StreamInterrupted(AnswerFailed):
+    """Lost after its first token: what was sent is not the whole answer."""
+
+    code = "stream_interrupted"
+
+
+class Cancelled(AnswerFailed):
+    """Stopped on request."""
+
+    code = "cancelled"
+
+
+class Internal(AnswerFailed):
+    """A defect of ours; the log has it under the thread id."""
+
+    code = "internal"
+
+
+class CircuitOpen(WeirError):
+    """The provider is being left alone for `retry_after_s` more seconds."""
+
+    def __init__(self, provider: str, retry_after_s: float) -> None:
+        super().__init__(f"{provider}: its circuit is open")
+        self.retry_after_s = retry_after_s
+
+
+class ProviderError(WeirError):
+    """One attempt at the provider failed; `reason` is our sentence, without the provider's secrets."""
+
+    can_retry: ClassVar[bool] = False
+    counts: ClassVar[bool] = True
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ProviderUnavailable(ProviderError):
+    """Down or broken; a second try or another route may do better."""
+
+    can_retry = True
+
+
+class ProviderOverloaded(ProviderError):
+    """The provider asks for fewer calls; `retry_after_s` is its own wish, if it has one."""
+
+    can_retry = True
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class ProviderTimeout(ProviderError):
+    """The provider was silent for longer than allowed."""
+
+
+class ProviderMisconfigured(ProviderError):
+    """The provider will not take our key or does not have the route's model."""
+
+
+class ProviderRejected(ProviderError):
+    """The provider refuses this very request with `status` 400 or 422."""
+
+    counts = False
+
+    def __init__(self, reason: str, status: int = 400) -> None:
+        super().__init__(reason)
+        self.status = status

@@ -1,0 +1,72 @@
+"""How often a caller may cause work: token buckets."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """`amount` requests in `per_s` seconds, all of which may come at once."""
+
+    amount: int
+    per_s: float
+
+    def __post_init__(self) -> None:
+        if self.amount < 1 or self.per_s <= 0:
+            raise ValueError(f"a rate allows at least one request in a positive time, not {self}")
+
+    @property
+    def refill_per_s(self) -> float:
+        """Tokens that come back in a second."""
+        return self.amount / self.per_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """What a caller has left, and when it has more.
+
+    `reset_s` is the time until the bucket is full again.
+    """
+
+    policy: str
+    rate: Rate
+    remaining: int
+    reset_s: float
+
+
+@dataclass(slots=True)
+class TokenBucket:
+    """Tokens that come back at a steady rate, up to the rate's amount.
+
+    `tokens` is what was there at `at_s` (monotonic seconds).
+    """
+
+    rate: Rate
+    tokens: float
+    at_s: float
+
+    def spend(self, now_s: float) -> float:
+        """Take one token and return 0.0, or take none and return the seconds until there is one."""
+        self._refill(now_s)
+        if self.tokens >= 1:
+            self.tokens -= 1
+            return 0.0
+        return (1 - self.tokens) / self.rate.refill_per_s
+
+    def refund(self) -> None:
+        """Put one token back."""
+        self.tokens = min(self.rate.amount, self.tokens + 1)
+
+    def quota(self, policy: str, now_s: float) -> Quota:
+        """What is left at `now_s`, under the name `policy`."""
+        self._refill(now_s)
+        reset_s = (self.rate.amount - self.tokens) / self.rate.refill_per_s
+        return Quota(policy=policy, rate=self.rate, remaining=int(self.tokens), reset_s=reset_s)
+
+    def is_full(self, now_s: float) -> bool:
+        """Whether forgetting the bucket would change nothing."""
+        self._refill(now_s)
+        return self.tokens >= self.rate.amount
+
+    def _refill(self, now_s: float) -> None:
+        self.tokens = min(self.rate.amount, self.tokens + max(0.0, now_s - self.at_s) * self.rate.refill_per_s)
+        self.at_s = now_s
