@@ -1,0 +1,107 @@
+"""Kinds of values: how one is read, and the words that tell an operator what would be accepted."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+T = TypeVar("T")
+
+_SHOWN_CHARS = 80
+_CREDENTIALS_AND_QUERY = re.compile(r"^.*@|[?#].*$", re.DOTALL)
+
+
+def as_given(value: object) -> str:
+    """Return `value` as it was given, cut where it gets long; a list or table is only named."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "a table"
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+
+
+def hidden(_: object) -> str:
+    """Return nothing, whatever the value: it is a secret, or may be one by mistake."""
+    return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted(Generic[T]):
+    """The values that can be right; `read` raises ValueError for any other."""
+
+    sentence: str
+    read: Callable[[Any], T]
+    show: Callable[[object], str] = as_given
+
+    def problem(self, place: str, value: object) -> str:
+        """Return the sentence that names the place, the value unless it is secret, and what would be accepted."""
+        shown = self.show(value)
+        return f"{place}={shown}: {self.sentence}" if shown else f"{place}: {self.sentence}"
+
+
+def within(convert: Callable[[Any], float], minimum: float, maximum: float) -> Callable[[Any], float]:
+    """Return a reader of numbers from `minimum` to `maximum`; NaN and the infinities are outside any range."""
+
+    def read(value: object) -> float:
+        number = convert(value)
+        if not minimum <= number <= maximum:
+            raise ValueError(f"not from {minimum} to {maximum}")
+        return number
+
+    return read
+
+
+def number(minimum: float, maximum: float, of: str = "") -> Accepted[float]:
+    return Accepted(sentence=f"a number{of} from {minimum} to {maximum}", read=within(float, minimum, maximum))
+
+
+def seconds(minimum: float, maximum: float) -> Accepted[float]:
+    return number(minimum, maximum, " of seconds")
+
+
+def whole(unit: str, minimum: int, maximum: int) -> Accepted[int]:
+    read = within(int, minimum, maximum)
+    return Accepted(
+        sentence=f"a whole number of {unit} from {minimum} to {maximum}", read=lambda value: int(read(value))
+    )
+
+
+def one_of(*choices: str) -> Accepted[str]:
+    def read(value: object) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError("not one of the choices")
+        return value
+
+    return Accepted(sentence=f"one of {', '.join(choices)}", read=read)
+
+
+def _url(value: object) -> str:
+    """Return an http(s) address without its closing slash.
+
+    Raises:
+        ValueError: another scheme, no host, a wrong port, or anything that would not survive being extended by a path.
+    """
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
+        raise ValueError("not printable ASCII without blanks")
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        raise ValueError("not an http address of a host")
+    if any(mark in value for mark in "@?#"):
+        raise ValueError("more than scheme, host, port and path")
+    return value.rstrip("/")
+
+
+def _url_as_given(value: object) -> str:
+    if not isinstance(value, str):
+        return as_given(value)
+    return as_given(_CREDENTIALS_AND_QUERY.sub("***", value))
+
+
+def _header_value(value: str) -> str:
+    if not re.fullmatch(r"[!-~]+", value):
+        raise ValueError("not printable ASCII without blanks")
+    return value
+
+
+URL = Accepted(sentence="an http:// or https:// address without user, query or fragment", read=_url, show=_url_as_given)
+API_KEY = Accepted(sentence="a key of printable ASCII characters without blanks", read=_header_value, show=hidden)

@@ -1,0 +1,178 @@
+"""The environment as one frozen value, read once and validated as a whole.
+
+Each field states its variable, default and range where it stands; the table in docs/settings.md says the same.
+"""
+# ruff: noqa: RUF009 - a field's default is read from its variable's own text, once, at import
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from config.accepted import number, one_of, seconds, whole
+from config.errors import ConfigurationError
+from config.variable import FILE, PREFIX, RATE, Variable, variable
+from domain.limiting import Rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much is let in; `max_connections_per_user` 0 and `rate_anonymous` None mean no limit."""
+
+    max_connections: int = variable(
+        "MAX_CONNECTIONS", "10000", whole("streams", 1, 1_000_000), "live streams in this process"
+    )
+    max_connections_per_user: int = variable(
+        "MAX_CONNECTIONS_PER_USER", "3", whole("streams", 0, 1_000_000), "live streams of one user; 0: no limit"
+    )
+    max_request_bytes: int = variable(
+        "MAX_REQUEST_BYTES", "1048576", whole("bytes", 1, 1_073_741_824), "largest request body"
+    )
+    max_query_chars: int = variable(
+        "MAX_QUERY_CHARS", "32000", whole("characters", 1, 100_000_000), "longest query, or messages together"
+    )
+    rate_anonymous: Rate | None = variable(
+        "RATE_ANONYMOUS", "10/minute", RATE, "requests of one client address that may cause work at a provider"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """What is remembered, for how long and for whom."""
+
+    l1_entries: int = variable(
+        "CACHE_L1_ENTRIES", "1000", whole("answers", 1, 10_000_000), "answers kept in memory at most"
+    )
+    l1_bytes: int = variable(
+        "CACHE_L1_BYTES", "67108864", whole("bytes", 1, 1_099_511_627_776), "memory they take at most"
+    )
+    ttl_s: float = variable("CACHE_TTL_S", "3600", seconds(1, 31_536_000), "how long an answer is fresh")
+    scope: str = variable("CACHE_SCOPE", "shared", one_of("shared", "tenant", "user"), "who may be served whose answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """How long is waited for what."""
+
+    connect_s: float = variable(
+        "CONNECT_TIMEOUT_S", "5", seconds(0.05, 3600), "wait for a connection to a provider, each attempt"
+    )
+    first_token_s: float = variable(
+        "FIRST_TOKEN_TIMEOUT_S", "10", seconds(0.05, 3600), "wait for the first token, each attempt"
+    )
+    stall_s: float = variable("STALL_TIMEOUT_S", "10", seconds(0.05, 3600), "wait between two chunks")
+    total_s: float = variable("TOTAL_TIMEOUT_S", "300", seconds(0.05, 86_400), "the whole request")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Attempts on one provider before its first token; waits grow from `base_s` to `max_s`."""
+
+    attempts: int = variable(
+        "RETRY_ATTEMPTS", "3", whole("attempts", 1, 20), "attempts on one provider, the first included"
+    )
+    base_s: float = variable("RETRY_BASE_S", "1", seconds(0.001, 3600), "wait before the second attempt")
+    max_s: float = variable("RETRY_MAX_S", "30", seconds(0.001, 3600), "longest wait between attempts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """`failures` among the last `window` calls open a provider's circuit for `open_s`."""
+
+    failures: int = variable("BREAKER_FAILURES", "5", whole("calls", 1, 1000), "failures that open a circuit …")
+    window: int = variable("BREAKER_WINDOW", "10", whole("calls", 1, 1000), "… among the last so many calls …")
+    open_s: float = variable("BREAKER_OPEN_S", "60", seconds(0.05, 86_400), "… for so long")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """What is written to stdout, and how."""
+
+    level: str = variable("LOG_LEVEL", "info", one_of("debug", "info", "warning", "error"), "least level written")
+    format: str = variable("LOG_FORMAT", "json", one_of("json", "console"), "json for machines, console for people")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything the environment decides; `Settings()` is what an empty environment gives."""
+
+    catalogue: Path | None = variable("CATALOGUE", "", FILE, "the catalogue; empty: the shipped one")
+    limits: Limits = field(default_factory=Limits)
+    cache: Cache = field(default_factory=Cache)
+    heartbeat_s: float = variable("HEARTBEAT_S", "15", seconds(0.05, 3600), "silence after which a comment is sent")
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    retry: Retry = field(default_factory=Retry)
+    breaker: Breaker = field(default_factory=Breaker)
+    grace_s: float = variable(
+        "GRACE_S", "10", seconds(0, 3600), "how long a generation goes on after its last reader has left"
+    )
+    trace_sample_ratio: float = variable(
+        "TRACE_SAMPLE_RATIO", "0.1", number(0, 1), "share of requests tracked stage by stage"
+    )
+    log: Log = field(default_factory=Log)
+    unknown_variables: tuple[str, ...] = ()
+
+
+def _variables(group: type[Any]) -> Iterator[Variable[Any]]:
+    for part in fields(group):
+        if is_dataclass(part.type) and isinstance(part.type, type):
+            yield from _variables(part.type)
+        elif Variable in part.metadata:
+            yield part.metadata[Variable]
+
+
+VARIABLES = tuple(_variables(Settings))
+NOT_ABOVE = (("WEIR_BREAKER_FAILURES", "WEIR_BREAKER_WINDOW"), ("WEIR_RETRY_BASE_S", "WEIR_RETRY_MAX_S"))
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Return the settings that `environ` states; an empty variable is an unset one.
+
+    Raises:
+        ConfigurationError: one or more variables cannot be right; all of them are listed.
+    """
+    values, problems = _read_each(environ)
+    problems += _contradictions(values)
+    if problems:
+        raise ConfigurationError(tuple(problems))
+    settings: Settings = _build(Settings, values, unknown_variables=_unknown(environ))
+    return settings
+
+
+def _read_each(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    values, problems = {}, []
+    for stated in VARIABLES:
+        given = environ.get(stated.name, "")
+        try:
+            values[stated.name] = stated.accepted.read(given.strip() or stated.default)
+        except ValueError:
+            problems.append(stated.accepted.problem(stated.name, given))
+    return values, problems
+
+
+def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
+    for lower, upper in NOT_ABOVE:
+        if lower in values and upper in values and values[lower] > values[upper]:
+            yield f"{lower}={values[lower]:g}: no more than {upper}, which is {values[upper]:g}"
+
+
+def _build(group: type[Any], values: Mapping[str, Any], **others: Any) -> Any:
+    parts = dict(others)
+    for part in fields(group):
+        if is_dataclass(part.type) and isinstance(part.type, type):
+            parts[part.name] = _build(part.type, values)
+        elif Variable in part.metadata:
+            parts[part.name] = values[part.metadata[Variable].name]
+    return group(**parts)
+
+
+def _unknown(environ: Mapping[str, str]) -> tuple[str, ...]:
+    known = {stated.name.removeprefix(PREFIX) for stated in VARIABLES}
+    given = {name.removeprefix(PREFIX) for name, text in environ.items() if name.startswith(PREFIX) and text}
+    return tuple(_unknown_sentence(name, known) for name in sorted(given - known))
+
+
+def _unknown_sentence(name: str, known: set[str]) -> str:
+    nearest = get_close_matches(name, sorted(known), n=1, cutoff=0.75)
+    return f"{PREFIX}{name} is not known" + "".join(f"; did you mean {PREFIX}{near}?" for near in nearest)
