@@ -53,7 +53,7 @@ class Usage:
 class Chunk:
     """A piece of choice `index` of the answer.
 
-    `delta` holds what its delta has beyond role and content (tool_calls, reasoning_content, …) and `choice` what its choice
+    `delta` is what its delta has beyond role and content (tool_calls, reasoning_content, …), `choice` what its choice
     has beyond delta and finish_reason (logprobs), both unchanged. `usage` may come with any chunk, or on its own.
     """
 

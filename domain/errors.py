@@ -1,30 +1,30 @@
 """Everything that can go wrong, one leaf for each reaction it calls for.
 
-    WeirError                      carries a `code` of the public contract
-    ├── RequestRefused             nothing was begun; the caller has to change something or come back later
-    │   ├── InvalidRequest         the request cannot be right; `errors` says where
-    │   ├── UnknownModel
-    │   ├── UnknownStream
-    │   ├── Forbidden              the caller may not do this to that stream
-    │   ├── RequestTooLarge
-    │   ├── NotCached              only a stored answer was wanted
-    │   ├── RateLimited            come back in `retry_after_s`
-    │   ├── TooManyConnections     this caller's own limit of live streams
-    │   └── AtCapacity             the process's limit
-    ├── AnswerFailed               the answer was begun and will not come
-    │   ├── AllProvidersDown       `attempts` has each one's reason
-    │   ├── UpstreamTimeout        every attempt was too slow
-    │   ├── RequestRejected        a provider says that the request itself is wrong
-    │   ├── StreamInterrupted      lost after the first token
-    │   ├── Cancelled              stopped by its asker
-    │   └── Internal               a defect of ours
-    ├── CircuitOpen                not worth an attempt before `retry_after_s`
-    └── ProviderError              one attempt failed
-        ├── ProviderUnavailable    down or broken: retry, then the next route; counts against the circuit
-        ├── ProviderOverloaded     asks for less: wait `retry_after_s` if that is short, else the next route; counts
-        ├── ProviderTimeout        silent: no second try here, the next route; counts
-        ├── ProviderMisconfigured  our key or the route's model is wrong: the next route; counts
-        └── ProviderRejected       this very request is refused; another route would refuse it too; does not count
+WeirError                      carries a `code` of the public contract
+├── RequestRefused             nothing was begun; the caller has to change something or come back later
+│   ├── InvalidRequest         the request cannot be right; `errors` says where
+│   ├── UnknownModel
+│   ├── UnknownStream
+│   ├── Forbidden              the caller may not do this to that stream
+│   ├── RequestTooLarge
+│   ├── NotCached              only a stored answer was wanted
+│   ├── RateLimited            come back in `retry_after_s`
+│   ├── TooManyConnections     this caller's own limit of live streams
+│   └── AtCapacity             the process's limit
+├── AnswerFailed               the answer was begun and will not come
+│   ├── AllProvidersDown       `attempts` has each one's reason
+│   ├── UpstreamTimeout        every attempt was too slow
+│   ├── RequestRejected        a provider says that the request itself is wrong
+│   ├── StreamInterrupted      lost after the first token
+│   ├── Cancelled              stopped by its asker
+│   └── Internal               a defect of ours
+├── CircuitOpen                not worth an attempt before `retry_after_s`
+└── ProviderError              one attempt failed
+    ├── ProviderUnavailable    down or broken: retry, then the next route; counts against the circuit
+    ├── ProviderOverloaded     asks for less: wait `retry_after_s` if that is short, else the next route; counts
+    ├── ProviderTimeout        silent: no second try here, the next route; counts
+    ├── ProviderMisconfigured  our key or the route's model is wrong: the next route; counts
+    └── ProviderRejected       this very request is refused; another route would refuse it too; does not count
 """
 
 from collections.abc import Sequence
@@ -140,9 +140,7 @@ class AtCapacity(RequestRefused):
 class AnswerFailed(WeirError):
     """The answer will not come, or will not come whole."""
 
-    def __init__(
-        self, detail: str, attempts: tuple[Attempt, ...] = (), retry_after_s: float | None = None
-    ) -> None:
+    def __init__(self, detail: str, attempts: tuple[Attempt, ...] = (), retry_after_s: float | None = None) -> None:
         super().__init__(detail)
         self.attempts = attempts
         self.retry_after_s = retry_after_s

@@ -1,0 +1,57 @@
+"""Whether a stored answer will do: the request directives of HTTP caching."""
+
+import re
+from dataclasses import dataclass
+
+from domain.errors import FieldError, InvalidRequest
+
+_DIRECTIVE = re.compile(r'\s*([\w-]+)(?:\s*=\s*"?([^",]*)"?)?\s*')
+_FLAGS = {"no-cache": "no_cache", "no-store": "no_store", "only-if-cached": "only_if_cached"}
+_SECONDS = {"max-age": "max_age_s", "min-fresh": "min_fresh_s"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheDirectives:
+    """What a request asks of a cache.
+
+    Source: RFC 9111, section 5.2.1. `max-stale` needs no field: nothing stale is served. `no-transform` and unknown
+    directives change nothing.
+    """
+
+    no_cache: bool = False
+    no_store: bool = False
+    only_if_cached: bool = False
+    max_age_s: int | None = None
+    min_fresh_s: int = 0
+
+    def accepts(self, age_s: float, ttl_s: float) -> bool:
+        """Whether an answer of that age, fresh for `ttl_s` seconds in all, may be served."""
+        if self.no_cache or (self.max_age_s is not None and age_s > self.max_age_s):
+            return False
+        return ttl_s - age_s >= self.min_fresh_s
+
+
+NO_DIRECTIVES = CacheDirectives()
+
+
+def parse_cache_control(header: str | None) -> CacheDirectives:
+    """The directives of a Cache-Control request header.
+
+    Raises:
+        InvalidRequest: max-age or min-fresh without a whole number of seconds.
+    """
+    if not header:
+        return NO_DIRECTIVES
+    found: dict[str, int | bool] = {}
+    for name, value in _DIRECTIVE.findall(header.lower()):
+        if name in _FLAGS:
+            found[_FLAGS[name]] = True
+        elif name in _SECONDS:
+            found[_SECONDS[name]] = _whole_seconds(name, value)
+    return CacheDirectives(**found)  # type: ignore[arg-type]  # the two tables say which field takes which type
+
+
+def _whole_seconds(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        raise InvalidRequest(FieldError("Cache-Control", f"{name}={value!r}: a whole number of seconds is needed"))
+    return min(int(value[:10]), 2**31)

@@ -1,0 +1,168 @@
+"""What happened, and who hears of it. No stage names a metric or writes a log line: listeners do."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from domain.breaker import CircuitState
+from domain.generation import Sealed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestAdmitted:
+    """A request has its slot."""
+
+    thread_id: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestTurnedAway:
+    """A request was refused, for the reason that `code` names."""
+
+    thread_id: str
+    code: str
+    tier: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheHit:
+    """A stored answer is served from `tier` (l1, l2) and spares `saved_usd`."""
+
+    thread_id: str
+    tier: str
+    provider: str | None
+    saved_usd: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheMiss:
+    """No stored answer would do."""
+
+    thread_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coalesced:
+    """A request follows a generation that is under way."""
+
+    thread_id: str
+    generation_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateChecked:
+    """A caller's bucket was asked, by way of `path` (local, redis)."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnded:
+    """One try at a provider is over: `outcome` is ok, cancelled, or the kind of failure."""
+
+    thread_id: str
+    provider: str
+    model: str
+    outcome: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedOver:
+    """A request was taken from one provider to the next, in `phase` first_token or midstream."""
+
+    thread_id: str
+    previous: str
+    provider: str
+    phase: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitChanged:
+    """A provider's circuit has come into `state`."""
+
+    provider: str
+    state: CircuitState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationSealed:
+    """A generation has ended as `sealed` says."""
+
+    thread_id: str
+    generation_id: str
+    sealed: Sealed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstChunkServed:
+    """A client has been sent its first chunk, `seconds` after it asked."""
+
+    provider: str
+    cache: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerServed:
+    """A client has been sent all it will get; `cache` is where it came from, `is_whole` whether nothing is missing."""
+
+    thread_id: str
+    cache: str
+    provider: str | None
+    model: str | None
+    chunk_count: int
+    duration_s: float
+    is_whole: bool
+    saved_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveStreams:
+    """So many streams are live in this process."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTimed:
+    """A tracked request has spent `duration_s` in `stage`; `error_type` when the stage ended it."""
+
+    thread_id: str
+    stage: str
+    duration_s: float
+    error_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefectFound:
+    """Something happened that cannot: a defect of ours, under the thread id that finds it."""
+
+    thread_id: str
+    error: BaseException
+
+
+T = TypeVar("T")
+Publish = Callable[[Any], None]
+
+
+class Events:
+    """Tells each event to the listeners of its kind, in the order in which they subscribed."""
+
+    def __init__(self) -> None:
+        self._listeners: defaultdict[type, list[Callable[[Any], None]]] = defaultdict(list)
+
+    def subscribe(self, kind: type[T], listener: Callable[[T], None]) -> None:
+        """`listener` hears of every event of exactly that kind; it must not block."""
+        self._listeners[kind].append(listener)
+
+    def publish(self, event: object) -> None:
+        """Every listener has heard of `event`; one that fails does not stop the rest, nor the request."""
+        for listener in self._listeners.get(type(event), ()):
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001  # a listener's defect must not cost anybody an answer
+                if not isinstance(event, DefectFound):
+                    self.publish(DefectFound(thread_id="-", error=error))

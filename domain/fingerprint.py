@@ -1,0 +1,50 @@
+"""What makes two questions the same question."""
+
+import hashlib
+import json
+import unicodedata
+from enum import StrEnum
+
+from domain.chat import Caller, ChatRequest, Json
+
+
+class CacheScope(StrEnum):
+    """Who may be served whose answer."""
+
+    SHARED = "shared"
+    TENANT = "tenant"
+    USER = "user"
+
+
+def sharing_scope(caller: Caller, scope: CacheScope) -> str:
+    """The name of the circle within which `caller` shares answers; empty: with everybody."""
+    if scope is CacheScope.SHARED:
+        return ""
+    return f"tenant:{caller.tenant}" if scope is CacheScope.TENANT else f"user:{caller.user}"
+
+
+def fingerprint(request: ChatRequest, scope: str) -> str:
+    """SHA-256, in hex, of everything that can change the answer, and of who may share it.
+
+    The order of properties, 1 against 1.0 and the composition of Unicode (NFC) make no difference; all else does.
+    """
+    return hashlib.sha256(_canonical(request, scope).encode()).hexdigest()
+
+
+def _canonical(request: ChatRequest, scope: str) -> str:
+    parts = [scope, request.model, request.provider, _plain(request.messages), _plain(request.options)]
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _plain(value: Json) -> Json:
+    """`value` with every whole float as the integer it equals."""
+    match value:
+        case float():
+            return int(value) if value.is_integer() else value
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case _:
+            return value

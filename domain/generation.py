@@ -1,0 +1,254 @@
+"""The production of one answer: an append-only log with one leader and any number of readers.
+
+    UNDER_WAY ──appended, claimed──► UNDER_WAY
+    UNDER_WAY ──answered──► DONE        whole; what is cached is this
+    UNDER_WAY ──failed────► FAILED
+    UNDER_WAY ──stopped───► CANCELLED
+
+Everything that changes state is in this file.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from domain.chat import Chunk, Usage
+from domain.errors import AnswerFailed
+
+RECORD_OVERHEAD_BYTES = 400
+"""What a record costs beside its text, once kept and once encoded (measured on CPython 3.11)."""
+
+
+class State(Enum):
+    """Where a generation is in its life."""
+
+    UNDER_WAY = "under_way"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Move(Enum):
+    """What can happen to a generation."""
+
+    CLAIMED = "claimed"
+    APPENDED = "appended"
+    ANSWERED = "answered"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+MOVES: dict[tuple[State, Move], State] = {
+    (State.UNDER_WAY, Move.CLAIMED): State.UNDER_WAY,
+    (State.UNDER_WAY, Move.APPENDED): State.UNDER_WAY,
+    (State.UNDER_WAY, Move.ANSWERED): State.DONE,
+    (State.UNDER_WAY, Move.FAILED): State.FAILED,
+    (State.UNDER_WAY, Move.STOPPED): State.CANCELLED,
+}
+
+
+class IllegalMove(Exception):
+    """A defect in the caller: `move` cannot happen in `state`."""
+
+    def __init__(self, state: State, move: Move) -> None:
+        super().__init__(f"{move.name} cannot happen while {state.name}")
+
+
+class StaleEpoch(Exception):
+    """Another leader has claimed the generation since; this one may write no more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """The first record: who asked for what, when (Unix seconds), and who may read the answer."""
+
+    generation_id: str
+    fingerprint: str
+    created_at_s: float
+    thread_id: str
+    user: str
+    scope: str
+    model: str
+    is_shared: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderChange:
+    """Who is being asked from here on: `status` is selected, retrying or failover.
+
+    `previous` is the provider that was asked before, and `reason` why it no longer is.
+    """
+
+    status: str
+    provider: str
+    model: str
+    previous: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """The last record: how it ended, who answered, and what it took.
+
+    `state` is what the generation becomes; `failure` says why unless that is DONE. `usage` and `cost_usd` are None when
+    the provider gave no count.
+    """
+
+    state: State
+    provider: str | None = None
+    model: str | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    chunk_count: int = 0
+    ttft_s: float | None = None
+    duration_s: float = 0.0
+    failure: AnswerFailed | None = None
+
+
+Record: TypeAlias = Opened | ProviderChange | Chunk | Sealed
+
+_SEALING = {State.DONE: Move.ANSWERED, State.FAILED: Move.FAILED, State.CANCELLED: Move.STOPPED}
+
+
+class Generation:
+    """A log that can be appended to under the newest epoch, and read from any position.
+
+    A record's index in `records` is its number for good.
+    """
+
+    __slots__ = ("__weakref__", "_waiting", "epoch", "on_deserted", "reader_count", "records", "size_bytes", "state")
+
+    def __init__(self, opened: Opened) -> None:
+        self.state = State.UNDER_WAY
+        self.epoch = 0
+        self.records: list[Record] = [opened]
+        self.size_bytes = RECORD_OVERHEAD_BYTES
+        self.reader_count = 0
+        self.on_deserted: Callable[[], None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+
+    @property
+    def opened(self) -> Opened:
+        """The first record."""
+        first = self.records[0]
+        assert isinstance(first, Opened)  # noqa: S101  # __init__ put it there
+        return first
+
+    @property
+    def sealed(self) -> Sealed | None:
+        """The last record, once there is one."""
+        last = self.records[-1]
+        return last if isinstance(last, Sealed) else None
+
+    def claim(self) -> int:
+        """The epoch of a new leader; every earlier leader is refused from now on.
+
+        Raises:
+            IllegalMove: the generation is sealed.
+        """
+        self._move(Move.CLAIMED)
+        self.epoch += 1
+        return self.epoch
+
+    def append(self, epoch: int, record: Record) -> None:
+        """Make `record` the next one and wake all readers.
+
+        Raises:
+            StaleEpoch: a later epoch has been claimed.
+            IllegalMove: the generation is sealed.
+        """
+        if epoch != self.epoch:
+            raise StaleEpoch
+        self._move(_SEALING[record.state] if type(record) is Sealed else Move.APPENDED)
+        self.records.append(record)
+        self.size_bytes += RECORD_OVERHEAD_BYTES + (2 * len(record.content) if type(record) is Chunk else 0)
+        self._wake()
+
+    def watch(self) -> asyncio.Future[None]:
+        """A future that is done once another record is there."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        return future
+
+    def unwatch(self, future: asyncio.Future[None]) -> None:
+        """Forget a future that nobody awaits any more."""
+        if future in self._waiting:
+            self._waiting.remove(future)
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def _move(self, move: Move) -> None:
+        try:
+            self.state = MOVES[self.state, move]
+        except KeyError:
+            raise IllegalMove(self.state, move) from None
+
+
+class Reader:
+    """A position in a generation's log; the generation goes on while it has readers.
+
+    `silence_s` is how long `read` waits before it returns empty-handed. Close it when the client is served or gone.
+    """
+
+    __slots__ = ("_is_open", "_loop", "_since_s", "_timer", "_waiting", "generation", "position", "silence_s")
+
+    def __init__(self, generation: Generation, silence_s: float, position: int = 0) -> None:
+        self.generation = generation
+        self.silence_s = silence_s
+        self.position = position
+        self._is_open = True
+        self._loop = asyncio.get_running_loop()
+        self._waiting: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        generation.reader_count += 1
+
+    async def read(self) -> Sequence[Record]:
+        """All records past the position, at once when there are any; none after `silence_s` without one.
+
+        Nothing comes after the Sealed record: do not ask again.
+        """
+        records = self.generation.records
+        if self.position == len(records):
+            await self._wait()
+        new = records[self.position :]
+        self.position += len(new)
+        return new
+
+    def close(self) -> None:
+        """Leave, once: the last reader to leave an unfinished generation makes it deserted."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        generation = self.generation
+        generation.reader_count -= 1
+        if not generation.reader_count and generation.on_deserted:
+            generation.on_deserted()
+
+    async def _wait(self) -> None:
+        self._waiting = self.generation.watch()
+        self._since_s = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_later(self.silence_s, self._tick)
+        try:
+            await self._waiting
+        finally:
+            self.generation.unwatch(self._waiting)
+            self._waiting = None
+
+    def _tick(self) -> None:
+        """Wake the wait when it has lasted `silence_s`; one timer a reader, not one a record."""
+        left_s = self.silence_s
+        if self._waiting is not None:
+            left_s = self._since_s + self.silence_s - self._loop.time()
+            if left_s <= 0 and not self._waiting.done():
+                self._waiting.set_result(None)
+        self._timer = self._loop.call_later(left_s if left_s > 0 else self.silence_s, self._tick)

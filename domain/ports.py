@@ -1,0 +1,146 @@
+"""What the domain needs from the outside world. Each contract is a test suite, named in its docstring."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from domain.chat import Caller, ChatRequest, Chunk
+from domain.generation import Generation, Opened, Record
+from domain.limiting import Quota
+from domain.selection import Route
+
+
+class Provider(Protocol):
+    """A source of completions. Contract: tests/contracts/test_provider.py."""
+
+    def open(self, route: Route, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
+        """Open a stream; leaving the context ends the provider's call at once.
+
+        Entering waits until the provider has accepted. The iterator ends only when the answer has ended by the
+        provider's own word (a finish reason, or its end mark), and gives the usage if the provider counts it. Waiting
+        for the first chunk and between chunks is not limited here.
+
+        Raises:
+            ProviderError: the leaf that says what to do about it, on entering and while iterating.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to append to `generation`, until a later epoch is claimed."""
+
+    generation: Generation
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The generation that answers a question, and the lease for whoever has to lead it; None: follow."""
+
+    generation: Generation
+    lease: Lease | None
+
+
+class GenerationLog(Protocol):
+    """Where generations are kept, while they run and afterwards. Contract: tests/contracts/test_generation_log.py."""
+
+    async def under_way(self, fingerprint: str) -> Generation | None:
+        """The shared generation that is answering this question now."""
+        ...
+
+    async def claim(self, opened: Opened) -> Claim:
+        """Join the generation under way for the question of `opened`, or begin that generation and lead it.
+
+        One that was released is led on, at its next epoch. One that is not shared is always begun.
+        """
+        ...
+
+    async def append(self, lease: Lease, record: Record) -> None:
+        """`record` is in the log, and readers are told. A Sealed record ends the generation; it can be read on.
+
+        Raises:
+            StaleEpoch: another leader has claimed the generation.
+        """
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Nobody leads the generation until somebody claims it."""
+        ...
+
+    async def find(self, generation_id: str) -> Generation | None:
+        """The generation of that id, while it runs and for the time that ended ones are kept."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Recording:
+    """A whole answer: the sealed log of the generation that gave it, and when that was (Unix seconds)."""
+
+    generation: Generation
+    sealed_at_s: float
+
+
+class ResponseCache(Protocol):
+    """Whole answers by fingerprint, each for a limited time. Contract: tests/contracts/test_response_cache.py."""
+
+    async def get(self, fingerprint: str) -> Recording | None:
+        """The recording, if it is there and its time has not passed."""
+        ...
+
+    async def put(self, fingerprint: str, recording: Recording) -> None:
+        """Keep the recording, in place of an earlier one; others may have to go for it."""
+        ...
+
+
+class RateLimiter(Protocol):
+    """What each caller may still cause. Contract: tests/contracts/test_rate_limiter.py."""
+
+    async def spend(self, caller: Caller) -> None:
+        """Take one token.
+
+        Raises:
+            RateLimited: there is none; `retry_after_s` is never less than the time until there is one.
+        """
+        ...
+
+    async def refund(self, caller: Caller) -> None:
+        """Give back a token whose work was not needed."""
+        ...
+
+    def quota(self, caller: Caller) -> Quota | None:
+        """What is left, as far as is known here; None: no limit."""
+        ...
+
+
+class Permit(Protocol):
+    """Leave to call a provider once. Tell it how the call went; what is not told counts for nothing."""
+
+    def success(self) -> None:
+        """The provider has begun to answer."""
+        ...
+
+    def failure(self) -> None:
+        """The provider has failed, before its first token or after."""
+        ...
+
+    def abandon(self) -> None:
+        """The call ended for a reason that says nothing of the provider; a probe's place is free again."""
+        ...
+
+
+class CircuitBreakers(Protocol):
+    """A circuit for each provider. Contract: tests/contracts/test_circuit_breakers.py."""
+
+    def can_try(self, provider: str) -> bool:
+        """Whether `acquire` would give a permit now."""
+        ...
+
+    def acquire(self, provider: str) -> Permit:
+        """A permit: always while closed, one at a time while half-open.
+
+        Raises:
+            CircuitOpen: with the time until the next probe.
+        """
+        ...
