@@ -72,7 +72,9 @@ class Retry:
     attempts: int = variable(
         "RETRY_ATTEMPTS", "3", whole("attempts", 1, 20), "attempts on one provider, the first included"
     )
-    base_s: float = variable("RETRY_BASE_S", "1", seconds(0.001, 3600), "wait before the second attempt")
+    base_s: float = variable(
+        "RETRY_BASE_S", "1", seconds(0.001, 3600), "wait before the second attempt; later ones are longer"
+    )
     max_s: float = variable("RETRY_MAX_S", "30", seconds(0.001, 3600), "longest wait between attempts")
 
 
@@ -80,9 +82,11 @@ class Retry:
 class Breaker:
     """`failures` among the last `window` calls open a provider's circuit for `open_s`."""
 
-    failures: int = variable("BREAKER_FAILURES", "5", whole("calls", 1, 1000), "failures that open a circuit …")
-    window: int = variable("BREAKER_WINDOW", "10", whole("calls", 1, 1000), "… among the last so many calls …")
-    open_s: float = variable("BREAKER_OPEN_S", "60", seconds(0.05, 86_400), "… for so long")
+    failures: int = variable(
+        "BREAKER_FAILURES", "5", whole("calls", 1, 1000), "failures among the last calls that open a provider's circuit"
+    )
+    window: int = variable("BREAKER_WINDOW", "10", whole("calls", 1, 1000), "how many calls are the last calls")
+    open_s: float = variable("BREAKER_OPEN_S", "60", seconds(0.05, 86_400), "how long an open circuit turns calls away")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,260 @@
+import math
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.errors import ConfigurationError
+from config.settings import VARIABLES, Settings, read_settings
+from domain.limiting import Rate
+
+RANGES = {
+    "WEIR_MAX_CONNECTIONS": (1, 1_000_000),
+    "WEIR_MAX_CONNECTIONS_PER_USER": (0, 1_000_000),
+    "WEIR_MAX_REQUEST_BYTES": (1, 1_073_741_824),
+    "WEIR_MAX_QUERY_CHARS": (1, 100_000_000),
+    "WEIR_CACHE_L1_ENTRIES": (1, 10_000_000),
+    "WEIR_CACHE_L1_BYTES": (1, 1_099_511_627_776),
+    "WEIR_CACHE_TTL_S": (1, 31_536_000),
+    "WEIR_HEARTBEAT_S": (0.05, 3600),
+    "WEIR_CONNECT_TIMEOUT_S": (0.05, 3600),
+    "WEIR_FIRST_TOKEN_TIMEOUT_S": (0.05, 3600),
+    "WEIR_STALL_TIMEOUT_S": (0.05, 3600),
+    "WEIR_TOTAL_TIMEOUT_S": (0.05, 86_400),
+    "WEIR_RETRY_ATTEMPTS": (1, 20),
+    "WEIR_RETRY_BASE_S": (0.001, 3600),
+    "WEIR_RETRY_MAX_S": (0.001, 3600),
+    "WEIR_BREAKER_FAILURES": (1, 1000),
+    "WEIR_BREAKER_WINDOW": (1, 1000),
+    "WEIR_BREAKER_OPEN_S": (0.05, 86_400),
+    "WEIR_GRACE_S": (0, 3600),
+    "WEIR_TRACE_SAMPLE_RATIO": (0, 1),
+}
+CHOICES = {
+    "WEIR_CACHE_SCOPE": ("shared", "tenant", "user"),
+    "WEIR_LOG_LEVEL": ("debug", "info", "warning", "error"),
+    "WEIR_LOG_FORMAT": ("json", "console"),
+}
+# What another variable must be for the whole range of the first one to be open.
+COMPANIONS = {
+    "WEIR_RETRY_BASE_S": {"WEIR_RETRY_MAX_S": "3600"},
+    "WEIR_RETRY_MAX_S": {"WEIR_RETRY_BASE_S": "0.001"},
+    "WEIR_BREAKER_FAILURES": {"WEIR_BREAKER_WINDOW": "1000"},
+    "WEIR_BREAKER_WINDOW": {"WEIR_BREAKER_FAILURES": "1"},
+}
+STATED = {stated.name: stated for stated in VARIABLES}
+
+
+def value_of(name, settings):
+    """Return what the field read from `name` holds, in whichever group it is."""
+    for group in (settings, *(getattr(settings, part.name) for part in fields(settings))):
+        for part in fields(group) if hasattr(group, "__dataclass_fields__") else ():
+            if STATED[name] in part.metadata.values():
+                return getattr(group, part.name)
+    raise LookupError(name)
+
+
+def problems_of(environ):
+    with pytest.raises(ConfigurationError) as refused:
+        read_settings(environ)
+    return refused.value.problems
+
+
+def test_an_empty_environment_gives_the_defaults_of_the_contract():
+    settings = read_settings({})
+
+    assert settings == Settings()
+    assert settings.catalogue is None
+    assert (settings.limits.max_connections, settings.limits.max_connections_per_user) == (10_000, 3)
+    assert (settings.limits.max_request_bytes, settings.limits.max_query_chars) == (1_048_576, 32_000)
+    assert settings.limits.rate_anonymous == Rate(amount=10, per_s=60)
+    assert (settings.cache.l1_entries, settings.cache.l1_bytes) == (1000, 67_108_864)
+    assert (settings.cache.ttl_s, settings.cache.scope) == (3600, "shared")
+    assert (settings.deadlines.connect_s, settings.deadlines.first_token_s) == (5, 10)
+    assert (settings.deadlines.stall_s, settings.deadlines.total_s) == (10, 300)
+    assert (settings.retry.attempts, settings.retry.base_s, settings.retry.max_s) == (3, 1, 30)
+    assert (settings.breaker.failures, settings.breaker.window, settings.breaker.open_s) == (5, 10, 60)
+    assert (settings.heartbeat_s, settings.grace_s, settings.trace_sample_ratio) == (15, 10, 0.1)
+    assert (settings.log.level, settings.log.format) == ("info", "json")
+
+
+def test_every_variable_is_under_one_of_the_claims_below():
+    """A variable added to the table without a range here would go untested."""
+    assert set(STATED) == set(RANGES) | set(CHOICES) | {"WEIR_CATALOGUE", "WEIR_RATE_ANONYMOUS"}
+
+
+@pytest.mark.parametrize("name", RANGES)
+@pytest.mark.parametrize("end", [0, 1])
+def test_both_ends_of_a_range_are_inside_it(name, end):
+    edge = RANGES[name][end]
+
+    settings = read_settings({name: str(edge)} | COMPANIONS.get(name, {}))
+
+    assert value_of(name, settings) == edge
+    assert isinstance(value_of(name, settings), type(value_of(name, Settings())))
+
+
+@pytest.mark.parametrize(
+    ("name", "choice"), [(name, choice) for name, choices in CHOICES.items() for choice in choices]
+)
+def test_every_choice_is_taken(name, choice):
+    assert value_of(name, read_settings({name: choice})) == choice
+
+
+@pytest.mark.parametrize(
+    "text", ["fast", "-1", "nan", "inf", "-inf", "1e400", "9" * 5000, "1,5", "0x10", "10s", "1 0", "{}"]
+)
+@pytest.mark.parametrize("name", [*RANGES, *CHOICES, "WEIR_RATE_ANONYMOUS"])
+def test_a_value_that_cannot_be_right_is_named_with_what_would_be(name, text):
+    """The operator can mend it from the message alone."""
+    [problem] = problems_of({name: text})
+
+    assert problem.startswith(f"{name}='{text[:70]}")
+    assert problem.endswith(f": {STATED[name].accepted.sentence}")
+    assert len(problem) < 300
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_the_first_value_outside_a_range_is_refused_with_the_range(name):
+    least, most = RANGES[name]
+
+    for outside in (math.nextafter(least, -math.inf), math.nextafter(most, math.inf), least - 1, most + 1):
+        [problem] = problems_of({name: str(outside)})
+        assert f"from {least} to {most}" in problem
+
+
+@pytest.mark.parametrize("name", [name for name in RANGES if isinstance(value_of(name, Settings()), int)])
+def test_a_count_is_whole(name):
+    [problem] = problems_of({name: "1.5"})
+
+    assert "a whole number" in problem
+
+
+def test_the_sentence_of_the_handbook_is_the_sentence_of_the_code():
+    assert problems_of({"WEIR_HEARTBEAT_S": "fast"}) == (
+        "WEIR_HEARTBEAT_S='fast': a number of seconds from 0.05 to 3600",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("10/minute", Rate(amount=10, per_s=60)),
+        ("100 per 2 hours", Rate(amount=100, per_s=7200)),
+        ("1/second", Rate(amount=1, per_s=1)),
+        ("unlimited", None),
+    ],
+)
+def test_a_rate_is_read_in_the_notation_of_limits(text, rate):
+    assert read_settings({"WEIR_RATE_ANONYMOUS": text}).limits.rate_anonymous == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "10", "0/minute", "10/fortnight", "1/second;10/minute", "9999999999/day", f"1 per {'9' * 400} years"]
+)
+def test_a_rate_that_could_not_be_kept_is_refused(text):
+    """Two rates in one value would otherwise silently become the first."""
+    [problem] = problems_of({"WEIR_RATE_ANONYMOUS": text})
+
+    assert "10/minute" in problem
+
+
+@pytest.mark.parametrize("name", STATED)
+@pytest.mark.parametrize("blank", ["", " ", "\n"])
+def test_an_empty_variable_is_an_unset_one(name, blank):
+    assert read_settings({name: blank}) == Settings()
+
+
+def test_blanks_around_a_value_do_not_count():
+    """Values that come from a file end with a newline."""
+    assert read_settings({"WEIR_LOG_LEVEL": " debug\n", "WEIR_GRACE_S": "3\n"}).log.level == "debug"
+
+
+def test_a_catalogue_is_a_path():
+    assert read_settings({"WEIR_CATALOGUE": "/etc/weir.toml"}).catalogue == Path("/etc/weir.toml")
+
+
+def test_every_problem_is_listed_not_the_first_alone():
+    environ = dict.fromkeys(RANGES, "many") | dict.fromkeys(CHOICES, "none")
+
+    problems = problems_of(environ)
+
+    assert {problem.partition("=")[0] for problem in problems} == set(environ)
+    assert str(ConfigurationError(problems)).splitlines() == list(problems)
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        (
+            {"WEIR_BREAKER_FAILURES": "11"},
+            "WEIR_BREAKER_FAILURES=11: no more than WEIR_BREAKER_WINDOW, which is 10",
+        ),
+        (
+            {"WEIR_RETRY_MAX_S": "0.5"},
+            "WEIR_RETRY_BASE_S=1: no more than WEIR_RETRY_MAX_S, which is 0.5",
+        ),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(environ, problem):
+    assert problems_of(environ) == (problem,)
+
+
+def test_a_value_that_is_wrong_by_itself_contradicts_nothing():
+    """One mistake, one message."""
+    assert len(problems_of({"WEIR_BREAKER_FAILURES": "900", "WEIR_BREAKER_WINDOW": "ten"})) == 1
+
+
+def test_an_unknown_variable_is_told_with_the_nearest_known_one_and_without_its_value():
+    settings = read_settings({"WEIR_HEARTBEET_S": "3", "WEIR_ADMIN_KEY": "hush", "WEIR_EMPTY": "", "PATH": "/bin"})
+
+    assert settings.unknown_variables == (
+        "WEIR_ADMIN_KEY is not known",
+        "WEIR_HEARTBEET_S is not known; did you mean WEIR_HEARTBEAT_S?",
+    )
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        Settings().heartbeat_s = 1
+
+
+@given(name=st.sampled_from(sorted(STATED)), text=st.text())
+def test_any_text_is_read_or_refused_by_name(name, text):
+    """Nothing but ConfigurationError ever comes out, and it is about the variable that was given."""
+    try:
+        settings = read_settings({name: text})
+    except ConfigurationError as refused:
+        [problem] = refused.problems
+        assert name in problem
+    else:
+        assert isinstance(settings, Settings)
+
+
+@given(name=st.sampled_from(sorted(RANGES)), number=st.floats() | st.integers())
+def test_a_number_is_read_exactly_when_it_is_in_range(name, number):
+    least, most = RANGES[name]
+    whole = isinstance(value_of(name, Settings()), int)
+    fits = least <= number <= most and (isinstance(number, int) or not whole)
+
+    try:
+        settings = read_settings({name: str(number)} | COMPANIONS.get(name, {}))
+    except ConfigurationError:
+        assert not fits
+    else:
+        assert fits
+        assert value_of(name, settings) == number
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_the_handbook_lists_the_variable_with_its_default_meaning_and_range(name):
+    """docs/settings.md cannot fall behind the table in the code."""
+    stated = STATED[name]
+    default = f"`{stated.default}`" if stated.default else "empty"
+    handbook = Path(__file__).parents[2] / "docs" / "settings.md"
+
+    assert (
+        f"| `{name}` | {default} | {stated.meaning} | {stated.accepted.sentence} |" in handbook.read_text().splitlines()
+    )
