@@ -5,14 +5,16 @@ Each field states its variable, default and range where it stands; the table in 
 # ruff: noqa: RUF009 - a field's default is read from its variable's own text, once, at import
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from config.accepted import number, one_of, seconds, whole
 from config.errors import ConfigurationError
-from config.variable import FILE, PREFIX, RATE, Variable, variable
+from config.variable import FILE, PREFIX, RATE, Source, one, several, variable
+from domain.breaker import BreakerPolicy
+from domain.failover import Deadlines, RetryPolicy
 from domain.limiting import Rate
 
 
@@ -20,113 +22,118 @@ from domain.limiting import Rate
 class Limits:
     """How much is let in; `max_connections_per_user` 0 and `rate_anonymous` None mean no limit."""
 
-    max_connections: int = variable(
-        "MAX_CONNECTIONS", "10000", whole("streams", 1, 1_000_000), "live streams in this process"
-    )
-    max_connections_per_user: int = variable(
-        "MAX_CONNECTIONS_PER_USER", "3", whole("streams", 0, 1_000_000), "live streams of one user; 0: no limit"
-    )
-    max_request_bytes: int = variable(
-        "MAX_REQUEST_BYTES", "1048576", whole("bytes", 1, 1_073_741_824), "largest request body"
-    )
-    max_query_chars: int = variable(
-        "MAX_QUERY_CHARS", "32000", whole("characters", 1, 100_000_000), "longest query, or messages together"
-    )
-    rate_anonymous: Rate | None = variable(
-        "RATE_ANONYMOUS", "10/minute", RATE, "requests of one client address that may cause work at a provider"
-    )
+    max_connections: int
+    max_connections_per_user: int
+    max_request_bytes: int
+    max_query_chars: int
+    rate_anonymous: Rate | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
     """What is remembered, for how long and for whom."""
 
-    l1_entries: int = variable(
-        "CACHE_L1_ENTRIES", "1000", whole("answers", 1, 10_000_000), "answers kept in memory at most"
-    )
-    l1_bytes: int = variable(
-        "CACHE_L1_BYTES", "67108864", whole("bytes", 1, 1_099_511_627_776), "memory they take at most"
-    )
-    ttl_s: float = variable("CACHE_TTL_S", "3600", seconds(1, 31_536_000), "how long an answer is fresh")
-    scope: str = variable("CACHE_SCOPE", "shared", one_of("shared", "tenant", "user"), "who may be served whose answer")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deadlines:
-    """How long is waited for what."""
-
-    connect_s: float = variable(
-        "CONNECT_TIMEOUT_S", "5", seconds(0.05, 3600), "wait for a connection to a provider, each attempt"
-    )
-    first_token_s: float = variable(
-        "FIRST_TOKEN_TIMEOUT_S", "10", seconds(0.05, 3600), "wait for the first token, each attempt"
-    )
-    stall_s: float = variable("STALL_TIMEOUT_S", "10", seconds(0.05, 3600), "wait between two chunks")
-    total_s: float = variable("TOTAL_TIMEOUT_S", "300", seconds(0.05, 86_400), "the whole request")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    """Attempts on one provider before its first token; waits grow from `base_s` to `max_s`."""
-
-    attempts: int = variable(
-        "RETRY_ATTEMPTS", "3", whole("attempts", 1, 20), "attempts on one provider, the first included"
-    )
-    base_s: float = variable(
-        "RETRY_BASE_S", "1", seconds(0.001, 3600), "wait before the second attempt; later ones are longer"
-    )
-    max_s: float = variable("RETRY_MAX_S", "30", seconds(0.001, 3600), "longest wait between attempts")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Breaker:
-    """`failures` among the last `window` calls open a provider's circuit for `open_s`."""
-
-    failures: int = variable(
-        "BREAKER_FAILURES", "5", whole("calls", 1, 1000), "failures among the last calls that open a provider's circuit"
-    )
-    window: int = variable("BREAKER_WINDOW", "10", whole("calls", 1, 1000), "how many calls are the last calls")
-    open_s: float = variable("BREAKER_OPEN_S", "60", seconds(0.05, 86_400), "how long an open circuit turns calls away")
+    l1_entries: int
+    l1_bytes: int
+    ttl_s: float
+    scope: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """What is written to stdout, and how."""
 
-    level: str = variable("LOG_LEVEL", "info", one_of("debug", "info", "warning", "error"), "least level written")
-    format: str = variable("LOG_FORMAT", "json", one_of("json", "console"), "json for machines, console for people")
+    level: str
+    format: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything the environment decides; `Settings()` is what an empty environment gives."""
 
-    catalogue: Path | None = variable("CATALOGUE", "", FILE, "the catalogue; empty: the shipped one")
-    limits: Limits = field(default_factory=Limits)
-    cache: Cache = field(default_factory=Cache)
-    heartbeat_s: float = variable("HEARTBEAT_S", "15", seconds(0.05, 3600), "silence after which a comment is sent")
-    deadlines: Deadlines = field(default_factory=Deadlines)
-    retry: Retry = field(default_factory=Retry)
-    breaker: Breaker = field(default_factory=Breaker)
-    grace_s: float = variable(
-        "GRACE_S", "10", seconds(0, 3600), "how long a generation goes on after its last reader has left"
+    catalogue: Path | None = one(variable("CATALOGUE", "", FILE, "the catalogue; empty: the shipped one"))
+    limits: Limits = several(
+        Limits,
+        max_connections=variable(
+            "MAX_CONNECTIONS", "10000", whole("streams", 1, 1_000_000), "live streams in this process"
+        ),
+        max_connections_per_user=variable(
+            "MAX_CONNECTIONS_PER_USER", "3", whole("streams", 0, 1_000_000), "live streams of one user; 0: no limit"
+        ),
+        max_request_bytes=variable(
+            "MAX_REQUEST_BYTES", "1048576", whole("bytes", 1, 1_073_741_824), "largest request body"
+        ),
+        max_query_chars=variable(
+            "MAX_QUERY_CHARS", "32000", whole("characters", 1, 100_000_000), "longest query, or messages together"
+        ),
+        rate_anonymous=variable(
+            "RATE_ANONYMOUS", "10/minute", RATE, "requests of one client address that may cause work at a provider"
+        ),
     )
-    trace_sample_ratio: float = variable(
-        "TRACE_SAMPLE_RATIO", "0.1", number(0, 1), "share of requests tracked stage by stage"
+    cache: Cache = several(
+        Cache,
+        l1_entries=variable(
+            "CACHE_L1_ENTRIES", "1000", whole("answers", 1, 10_000_000), "answers kept in memory at most"
+        ),
+        l1_bytes=variable(
+            "CACHE_L1_BYTES", "67108864", whole("bytes", 1, 1_099_511_627_776), "memory they take at most"
+        ),
+        ttl_s=variable("CACHE_TTL_S", "3600", seconds(1, 31_536_000), "how long an answer is fresh"),
+        scope=variable("CACHE_SCOPE", "shared", one_of("shared", "tenant", "user"), "who may be served whose answer"),
     )
-    log: Log = field(default_factory=Log)
+    heartbeat_s: float = one(
+        variable("HEARTBEAT_S", "15", seconds(0.05, 3600), "silence after which a comment is sent")
+    )
+    deadlines: Deadlines = several(
+        Deadlines,
+        connect_s=variable(
+            "CONNECT_TIMEOUT_S", "5", seconds(0.05, 3600), "wait for a connection to a provider, each attempt"
+        ),
+        first_token_s=variable(
+            "FIRST_TOKEN_TIMEOUT_S", "10", seconds(0.05, 3600), "wait for the first token, each attempt"
+        ),
+        stall_s=variable("STALL_TIMEOUT_S", "10", seconds(0.05, 3600), "wait between two chunks"),
+        total_s=variable("TOTAL_TIMEOUT_S", "300", seconds(0.05, 86_400), "the whole request"),
+    )
+    retry: RetryPolicy = several(
+        RetryPolicy,
+        attempts=variable(
+            "RETRY_ATTEMPTS", "3", whole("attempts", 1, 20), "attempts on one provider, the first included"
+        ),
+        base_s=variable(
+            "RETRY_BASE_S", "1", seconds(0.001, 3600), "wait before the second attempt; later ones are longer"
+        ),
+        max_s=variable("RETRY_MAX_S", "30", seconds(0.001, 3600), "longest wait between attempts"),
+    )
+    breaker: BreakerPolicy = several(
+        BreakerPolicy,
+        failures=variable(
+            "BREAKER_FAILURES",
+            "5",
+            whole("calls", 1, 1000),
+            "failures among the last calls that open a provider's circuit",
+        ),
+        window=variable("BREAKER_WINDOW", "10", whole("calls", 1, 1000), "how many calls are the last calls"),
+        open_s=variable("BREAKER_OPEN_S", "60", seconds(0.05, 86_400), "how long an open circuit turns calls away"),
+    )
+    grace_s: float = one(
+        variable("GRACE_S", "10", seconds(0, 3600), "how long a generation goes on after its last reader has left")
+    )
+    trace_sample_ratio: float = one(
+        variable("TRACE_SAMPLE_RATIO", "0.1", number(0, 1), "share of requests tracked stage by stage")
+    )
+    log: Log = several(
+        Log,
+        level=variable("LOG_LEVEL", "info", one_of("debug", "info", "warning", "error"), "least level written"),
+        format=variable("LOG_FORMAT", "json", one_of("json", "console"), "json for machines, console for people"),
+    )
     unknown_variables: tuple[str, ...] = ()
 
 
-def _variables(group: type[Any]) -> Iterator[Variable[Any]]:
-    for part in fields(group):
-        if is_dataclass(part.type) and isinstance(part.type, type):
-            yield from _variables(part.type)
-        elif Variable in part.metadata:
-            yield part.metadata[Variable]
-
-
-VARIABLES = tuple(_variables(Settings))
+_SOURCES: dict[str, Source[Any]] = {
+    part.name: part.metadata[Source] for part in fields(Settings) if Source in part.metadata
+}
+VARIABLES = tuple(stated for source in _SOURCES.values() for stated in source.variables.values())
 NOT_ABOVE = (("WEIR_BREAKER_FAILURES", "WEIR_BREAKER_WINDOW"), ("WEIR_RETRY_BASE_S", "WEIR_RETRY_MAX_S"))
 
 
@@ -140,8 +147,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     problems += _contradictions(values)
     if problems:
         raise ConfigurationError(tuple(problems))
-    settings: Settings = _build(Settings, values, unknown_variables=_unknown(environ))
-    return settings
+    parts = {name: source.build(values) for name, source in _SOURCES.items()}
+    return Settings(**parts, unknown_variables=_unknown(environ))
 
 
 def _read_each(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -159,16 +166,6 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
     for lower, upper in NOT_ABOVE:
         if lower in values and upper in values and values[lower] > values[upper]:
             yield f"{lower}={values[lower]:g}: no more than {upper}, which is {values[upper]:g}"
-
-
-def _build(group: type[Any], values: Mapping[str, Any], **others: Any) -> Any:
-    parts = dict(others)
-    for part in fields(group):
-        if is_dataclass(part.type) and isinstance(part.type, type):
-            parts[part.name] = _build(part.type, values)
-        elif Variable in part.metadata:
-            parts[part.name] = values[part.metadata[Variable].name]
-    return group(**parts)
 
 
 def _unknown(environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
-"""One environment variable as a field of a frozen value: its name, default and range stand where the value does."""
+"""Environment variables as fields of a frozen value: name, default and range stand where the value does."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from limits import parse_many
 
@@ -26,10 +27,34 @@ class Variable(Generic[T]):
     meaning: str
 
 
-def variable(name: str, default: str, accepted: Accepted[T], meaning: str) -> T:
-    """Return a field that is read from `name` and stands at `default` when that is unset."""
-    stated = Variable(name=PREFIX + name, default=default, accepted=accepted, meaning=meaning)
-    return field(default=accepted.read(default), metadata={Variable: stated})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source(Generic[T]):
+    """Where a field comes from: its variables, and how their values (by variable name) make it."""
+
+    variables: Mapping[str, Variable[Any]]
+    build: Callable[[Mapping[str, Any]], T]
+
+    def field(self) -> T:
+        """Return a dataclass field that stands at what the defaults make, and remembers this source."""
+        defaults = {stated.name: stated.accepted.read(stated.default) for stated in self.variables.values()}
+        return field(default=self.build(defaults), metadata={Source: self})
+
+
+def variable(name: str, default: str, accepted: Accepted[T], meaning: str) -> Variable[T]:
+    return Variable(name=PREFIX + name, default=default, accepted=accepted, meaning=meaning)
+
+
+def one(stated: Variable[T]) -> T:
+    """Return a field that is what one variable says."""
+    return Source(variables={"": stated}, build=lambda values: cast("T", values[stated.name])).field()
+
+
+def several(kind: Callable[..., T], **variables: Variable[Any]) -> T:
+    """Return a field that is a `kind` whose parts are what `variables` say."""
+    return Source(
+        variables=variables,
+        build=lambda values: kind(**{part: values[stated.name] for part, stated in variables.items()}),
+    ).field()
 
 
 def _rate(text: str) -> Rate | None:

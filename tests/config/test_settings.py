@@ -1,5 +1,6 @@
 import math
 from dataclasses import FrozenInstanceError, fields
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from hypothesis import strategies as st
 
 from config.errors import ConfigurationError
 from config.settings import VARIABLES, Settings, read_settings
+from config.variable import Source
+from domain.breaker import BreakerPolicy
+from domain.failover import Deadlines, RetryPolicy
 from domain.limiting import Rate
 
 RANGES = {
@@ -48,11 +52,12 @@ STATED = {stated.name: stated for stated in VARIABLES}
 
 
 def value_of(name, settings):
-    """Return what the field read from `name` holds, in whichever group it is."""
-    for group in (settings, *(getattr(settings, part.name) for part in fields(settings))):
-        for part in fields(group) if hasattr(group, "__dataclass_fields__") else ():
-            if STATED[name] in part.metadata.values():
-                return getattr(group, part.name)
+    """Return what the variable `name` became, in whichever part of the settings it is."""
+    for part in fields(settings):
+        source = part.metadata.get(Source)
+        for attribute, stated in source.variables.items() if source else ():
+            if stated.name == name:
+                return attrgetter(f"{part.name}.{attribute}".rstrip("."))(settings)
     raise LookupError(name)
 
 
@@ -78,6 +83,13 @@ def test_an_empty_environment_gives_the_defaults_of_the_contract():
     assert (settings.breaker.failures, settings.breaker.window, settings.breaker.open_s) == (5, 10, 60)
     assert (settings.heartbeat_s, settings.grace_s, settings.trace_sample_ratio) == (15, 10, 0.1)
     assert (settings.log.level, settings.log.format) == ("info", "json")
+
+
+def test_the_domain_s_own_defaults_are_those_of_the_environment():
+    """Whoever builds a policy without the environment gets what an operator who set nothing gets."""
+    settings = Settings()
+
+    assert (settings.deadlines, settings.retry, settings.breaker) == (Deadlines(), RetryPolicy(), BreakerPolicy())
 
 
 def test_every_variable_is_under_one_of_the_claims_below():
