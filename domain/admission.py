@@ -47,8 +47,9 @@ class Slot:
         self._user = user
         self._is_taken = True
 
-    def release(self) -> None:
-        """The place is free."""
-        if self._is_taken:
-            self._is_taken = False
+    def release(self) -> bool:
+        """The place is free; False when it was already."""
+        was_taken, self._is_taken = self._is_taken, False
+        if was_taken:
             self._slots.give_back(self._user)
+        return was_taken

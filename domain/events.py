@@ -28,12 +28,10 @@ class RequestTurnedAway:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheHit:
-    """A stored answer is served from `tier` (l1, l2) and spares `saved_usd`."""
+    """A stored answer is served from `tier` (l1, l2)."""
 
     thread_id: str
     tier: str
-    provider: str | None
-    saved_usd: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,13 +115,6 @@ class AnswerServed:
     duration_s: float
     is_whole: bool
     saved_usd: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActiveStreams:
-    """So many streams are live in this process."""
-
-    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

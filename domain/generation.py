@@ -194,38 +194,34 @@ class Generation:
 class Reader:
     """A position in a generation's log; the generation goes on while it has readers.
 
-    `silence_s` is how long `read` waits before it returns empty-handed. Close it when the client is served or gone.
+    Close it, once, when the client is served or gone.
     """
 
-    __slots__ = ("_is_open", "_loop", "_since_s", "_timer", "_waiting", "generation", "position", "silence_s")
+    __slots__ = ("_loop", "_silence_s", "_since_s", "_timer", "_waiting", "generation", "position")
 
-    def __init__(self, generation: Generation, silence_s: float, position: int = 0) -> None:
+    def __init__(self, generation: Generation, position: int = 0) -> None:
         self.generation = generation
-        self.silence_s = silence_s
         self.position = position
-        self._is_open = True
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         generation.reader_count += 1
 
-    async def read(self) -> Sequence[Record]:
+    async def read(self, silence_s: float) -> Sequence[Record]:
         """All records past the position, at once when there are any; none after `silence_s` without one.
 
         Nothing comes after the Sealed record: do not ask again.
         """
         records = self.generation.records
         if self.position == len(records):
+            self._silence_s = silence_s
             await self._wait()
         new = records[self.position :]
         self.position += len(new)
         return new
 
     def close(self) -> None:
-        """Leave, once: the last reader to leave an unfinished generation makes it deserted."""
-        if not self._is_open:
-            return
-        self._is_open = False
+        """Leave; the last reader to leave makes the generation deserted."""
         if self._timer is not None:
             self._timer.cancel()
         generation = self.generation
@@ -237,7 +233,7 @@ class Reader:
         self._waiting = self.generation.watch()
         self._since_s = self._loop.time()
         if self._timer is None:
-            self._timer = self._loop.call_later(self.silence_s, self._tick)
+            self._timer = self._loop.call_later(self._silence_s, self._tick)
         try:
             await self._waiting
         finally:
@@ -245,10 +241,10 @@ class Reader:
             self._waiting = None
 
     def _tick(self) -> None:
-        """Wake the wait when it has lasted `silence_s`; one timer a reader, not one a record."""
-        left_s = self.silence_s
+        """Wake the wait when it has lasted long enough; one timer a reader, not one a record."""
+        left_s = self._silence_s
         if self._waiting is not None:
-            left_s = self._since_s + self.silence_s - self._loop.time()
+            left_s = self._since_s + self._silence_s - self._loop.time()
             if left_s <= 0 and not self._waiting.done():
                 self._waiting.set_result(None)
-        self._timer = self._loop.call_later(left_s if left_s > 0 else self.silence_s, self._tick)
+        self._timer = self._loop.call_later(left_s if left_s > 0 else self._silence_s, self._tick)

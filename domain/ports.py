@@ -53,7 +53,7 @@ class GenerationLog(Protocol):
     async def claim(self, opened: Opened) -> Claim:
         """Join the generation under way for the question of `opened`, or begin that generation and lead it.
 
-        One that was released is led on, at its next epoch. One that is not shared is always begun.
+        One that is not shared is always begun.
         """
         ...
 
@@ -63,10 +63,6 @@ class GenerationLog(Protocol):
         Raises:
             StaleEpoch: another leader has claimed the generation.
         """
-        ...
-
-    async def release(self, lease: Lease) -> None:
-        """Nobody leads the generation until somebody claims it."""
         ...
 
     async def find(self, generation_id: str) -> Generation | None:

@@ -1,0 +1,1 @@
+"""The adapters: one file each, named for its technology and its port."""

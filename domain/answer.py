@@ -1,0 +1,119 @@
+"""What one client is being sent."""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from domain.admission import Slot
+from domain.events import AnswerServed, FirstChunkServed, Publish
+from domain.generation import Generation, Reader, Sealed, State
+from domain.limiting import Quota
+
+
+class CacheStatus(StrEnum):
+    """Where an answer comes from."""
+
+    L1 = "l1"
+    L2 = "l2"
+    COALESCED = "coalesced"
+    MISS = "miss"
+    BYPASS = "bypass"
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether the answer was stored before it was asked for."""
+        return self in {CacheStatus.L1, CacheStatus.L2}
+
+    @property
+    def spares_a_call(self) -> bool:
+        """Whether nothing is paid for the answer."""
+        return self.is_hit or self is CacheStatus.COALESCED
+
+
+class Answer:
+    """A generation as one client reads it, from `position` on, and the slot that this takes until `close`.
+
+    `age_s` is how old a stored answer is; `quota` what the caller has left, None when it has no limit.
+    """
+
+    __slots__ = (
+        "_began_s",
+        "_clock",
+        "_is_first_chunk_due",
+        "_publish",
+        "_slot",
+        "age_s",
+        "cache",
+        "generation",
+        "position",
+        "quota",
+        "reader",
+        "thread_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        generation: Generation,
+        cache: CacheStatus,
+        thread_id: str,
+        slot: Slot,
+        quota: Quota | None,
+        publish: Publish,
+        clock: Callable[[], float],
+        began_s: float,
+        position: int = 0,
+        age_s: float | None = None,
+    ) -> None:
+        self.generation = generation
+        self.cache = cache
+        self.thread_id = thread_id
+        self.quota = quota
+        self.position = position
+        self.age_s = age_s
+        self.reader = Reader(generation, position)
+        self._slot = slot
+        self._publish = publish
+        self._clock = clock
+        self._began_s = began_s
+        self._is_first_chunk_due = True
+
+    @property
+    def stream_id(self) -> str:
+        """The id under which the stream can be joined again."""
+        return self.generation.opened.generation_id
+
+    @property
+    def duration_s(self) -> float:
+        """The seconds since the client asked."""
+        return self._clock() - self._began_s
+
+    def saved_usd(self, sealed: Sealed) -> float:
+        """What this client's answer would have cost, had it not been shared."""
+        return (sealed.cost_usd or 0.0) if self.cache.spares_a_call else 0.0
+
+    def first_chunk_served(self, provider: str) -> None:
+        """Call when a chunk has been sent; the first call counts."""
+        if self._is_first_chunk_due:
+            self._is_first_chunk_due = False
+            self._publish(FirstChunkServed(provider=provider, cache=self.cache, seconds=self.duration_s))
+
+    def close(self) -> None:
+        """The client has been served or is gone: it reads no more and its slot is free. Closing again does nothing."""
+        if not self._slot.release():
+            return
+        reader, sealed = self.reader, self.generation.sealed
+        reader.close()
+        is_at_end = sealed is not None and reader.position == len(self.generation.records)
+        is_whole = is_at_end and sealed is not None and sealed.state is State.DONE
+        self._publish(
+            AnswerServed(
+                thread_id=self.thread_id,
+                cache=self.cache,
+                provider=sealed.provider if sealed else None,
+                model=sealed.model if sealed else None,
+                chunk_count=sealed.chunk_count if sealed else 0,
+                duration_s=self.duration_s,
+                is_whole=is_whole,
+                saved_usd=self.saved_usd(sealed) if sealed and is_whole else 0.0,
+            )
+        )

@@ -1,0 +1,127 @@
+"""Producing answers: stages 5 and 6, in a task that does not belong to the request that caused it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from domain.chat import WHOLE_REASONS, ChatRequest
+from domain.errors import AnswerFailed, Cancelled, Internal
+from domain.events import DefectFound, GenerationSealed, Publish
+from domain.failover import Failover, Progress
+from domain.generation import Generation, Record, Sealed, State
+from domain.ports import GenerationLog, Lease, Recording, ResponseCache
+from domain.selection import Route
+from domain.tracking import Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a leader has to produce: `is_kept` says whether a whole answer may be cached."""
+
+    request: ChatRequest
+    routes: Sequence[Route]
+    trace: Trace
+    is_kept: bool
+
+
+class Leaders:
+    """The generations that this process is producing.
+
+    One goes on while anybody reads it and `grace_s` seconds longer; then it is stopped, and the provider's call too.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: GenerationLog,
+        failover: Failover,
+        caches: Sequence[ResponseCache],
+        publish: Publish,
+        clock: Callable[[], float],
+        unix_now: Callable[[], float],
+        grace_s: float,
+    ) -> None:
+        self._log = log
+        self._failover = failover
+        self._caches = caches
+        self._publish = publish
+        self._clock = clock
+        self._unix_now = unix_now
+        self._grace_s = grace_s
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    def start(self, lease: Lease, task: Task) -> None:
+        """The generation is being produced, in a task of its own."""
+        generation_id = lease.generation.opened.generation_id
+        running = asyncio.get_running_loop().create_task(self._lead(lease, task), name=f"leader-{generation_id}")
+        self._running[generation_id] = running
+        running.add_done_callback(lambda _: self._running.pop(generation_id))
+        lease.generation.on_deserted = lambda: self._stop_if_deserted(lease.generation)
+
+    def stop(self, generation_id: str, why: str) -> bool:
+        """The provider's call is being ended and the generation sealed as cancelled; False: it is not led here."""
+        running = self._running.get(generation_id)
+        return running is not None and running.cancel(why)
+
+    async def close(self) -> None:
+        """No generation is being produced any more."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel("This instance is shutting down.")
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _stop_if_deserted(self, generation: Generation) -> None:
+        """Stop the generation after the grace period, unless somebody reads it by then."""
+
+        def look() -> None:
+            if not generation.reader_count:
+                self.stop(generation.opened.generation_id, "Nobody was reading it any more.")
+
+        asyncio.get_running_loop().call_later(self._grace_s, look)
+
+    async def _lead(self, lease: Lease, task: Task) -> None:
+        progress = Progress(thread_id=task.trace.thread_id, began_s=self._clock())
+        try:
+            sealed = await self._produce(lease, task, progress)
+        except asyncio.CancelledError as stop:
+            why = str(stop) or "The stream was stopped."
+            await self._seal(lease, task, progress.sealed(State.CANCELLED, self._clock(), Cancelled(why)))
+            raise
+        await self._seal(lease, task, sealed)
+
+    async def _produce(self, lease: Lease, task: Task, progress: Progress) -> Sealed:
+        """Stage 5: write the answer to the log."""
+
+        async def write(record: Record) -> None:
+            await self._log.append(lease, record)
+
+        try:
+            with task.trace.stage("5"):
+                await self._failover.answer(task.request, task.routes, progress, write)
+        except AnswerFailed as answer_failed:
+            return progress.sealed(State.FAILED, self._clock(), answer_failed)
+        except Exception as defect:  # noqa: BLE001  # whatever it is, the readers must hear that the answer ended
+            self._publish(DefectFound(thread_id=progress.thread_id, error=defect))
+            return progress.sealed(
+                State.FAILED, self._clock(), Internal("Weir failed; the thread id finds it in the log.")
+            )
+        return progress.sealed(State.DONE, self._clock())
+
+    async def _seal(self, lease: Lease, task: Task, sealed: Sealed) -> None:
+        """Stage 6: seal, cache, publish."""
+        generation = lease.generation
+        with task.trace.stage("6"):
+            await self._log.append(lease, sealed)
+            if task.is_kept and sealed.state is State.DONE and sealed.finish_reason in WHOLE_REASONS:
+                await self._keep(generation)
+        self._publish(
+            GenerationSealed(
+                thread_id=task.trace.thread_id, generation_id=generation.opened.generation_id, sealed=sealed
+            )
+        )
+        task.trace.close()
+
+    async def _keep(self, generation: Generation) -> None:
+        recording = Recording(generation, self._unix_now())
+        for cache in self._caches:
+            await cache.put(generation.opened.fingerprint, recording)

@@ -1,0 +1,237 @@
+"""The life of a request in six stages: validation, cache lookup, rate limiting, selection, streaming, cleanup.
+
+1  validation     the model, a slot                                       400 404 429 503
+2  cache lookup   2.1 this process, 2.2 the fleet, 2.3 under way now      504 if only a stored answer was wanted
+3  rate limiting  who would cause work spends a token                     429
+4  selection      the model's routes in order, open circuits left out     503
+5  streaming      the leader's task (domain/leading.py)
+6  cleanup        the leader seals and caches; the answer's `close` frees the slot
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from domain.admission import Slot, Slots
+from domain.answer import Answer, CacheStatus
+from domain.caching import NO_DIRECTIVES, CacheDirectives
+from domain.chat import Caller, ChatRequest
+from domain.errors import FieldError, Forbidden, InvalidRequest, NotCached, UnknownModel, UnknownStream, WeirError
+from domain.events import CacheHit, CacheMiss, Coalesced, Publish, RequestAdmitted, RequestTurnedAway
+from domain.fingerprint import CacheScope, fingerprint, sharing_scope
+from domain.generation import Generation, Opened
+from domain.leading import Leaders, Task
+from domain.ports import CircuitBreakers, GenerationLog, RateLimiter, Recording, ResponseCache
+from domain.selection import Model, select_routes
+from domain.tracking import Trace, Tracker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A question, who asks it, and what it asks of the cache."""
+
+    request: ChatRequest
+    caller: Caller
+    thread_id: str
+    directives: CacheDirectives = NO_DIRECTIVES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the lifecycle is told by the configuration. `ttl_s` is how long an answer is fresh."""
+
+    models: Mapping[str, Model]
+    ttl_s: float
+    scope: CacheScope
+
+
+class Lifecycle:
+    """Answers questions, and lets clients come back to answers. Each stage is a method."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        slots: Slots,
+        tiers: Sequence[tuple[CacheStatus, ResponseCache]],
+        log: GenerationLog,
+        limiter: RateLimiter,
+        breakers: CircuitBreakers,
+        leaders: Leaders,
+        tracker: Tracker,
+        publish: Publish,
+        new_id: Callable[[], str],
+        clock: Callable[[], float],
+        unix_now: Callable[[], float],
+    ) -> None:
+        self._policy = policy
+        self._slots = slots
+        self._tiers = tiers
+        self._log = log
+        self._limiter = limiter
+        self._breakers = breakers
+        self._leaders = leaders
+        self._tracker = tracker
+        self._publish = publish
+        self._new_id = new_id
+        self._clock = clock
+        self._unix_now = unix_now
+
+    async def ask(self, ask: Ask) -> Answer:
+        """An answer that is stored, under way or begun; close it when the client is served or gone.
+
+        Raises:
+            RequestRefused: by the leaf that says why.
+            AllProvidersDown: no route is worth an attempt now.
+        """
+        began_s = self._clock()
+        trace = self._tracker.begin(ask.thread_id)
+        slot: Slot | None = None
+        try:
+            with trace.stage("1"):
+                model, slot = self._admit(ask)
+            answer = await self._answer(ask, model, slot, trace, began_s)
+        except BaseException as refusal:
+            if slot is not None:
+                slot.release()
+            self._turned_away(ask, trace, refusal)
+            raise
+        return answer
+
+    async def join(self, stream_id: str, caller: Caller, thread_id: str | None, after: int | None) -> Answer:
+        """The stream of that id, from its start or after the event number `after`.
+
+        Without a thread id of its own it is told as to the one who asked.
+
+        Raises:
+            UnknownStream: there is none that this caller may read.
+            InvalidRequest: the stream has no such event yet.
+            TooManyConnections, AtCapacity: no slot is free.
+        """
+        began_s = self._clock()
+        generation = await self._readable(stream_id, caller)
+        opened = generation.opened
+        if after is not None and after >= len(generation.records):
+            reason = f"{after} is beyond the end: the last event of this stream is {len(generation.records) - 1}"
+            raise InvalidRequest(FieldError("Last-Event-ID", reason))
+        cache = CacheStatus.MISS if opened.is_shared else CacheStatus.BYPASS
+        if thread_id not in {None, opened.thread_id}:
+            cache = CacheStatus.COALESCED
+        return Answer(
+            generation=generation,
+            cache=cache,
+            thread_id=thread_id or opened.thread_id,
+            slot=self._slots.take(caller.user),
+            quota=self._limiter.quota(caller),
+            publish=self._publish,
+            clock=self._clock,
+            began_s=began_s,
+            position=0 if after is None else after + 1,
+        )
+
+    async def stop(self, stream_id: str, caller: Caller) -> None:
+        """The stream has been stopped for all its readers, or had ended before.
+
+        Raises:
+            UnknownStream: there is none that this caller may read.
+            Forbidden: somebody else asked for it.
+        """
+        generation = await self._readable(stream_id, caller)
+        if generation.opened.user != caller.user:
+            raise Forbidden("Only the one who asked for a stream can stop it.")
+        self._leaders.stop(stream_id, "Its asker stopped the stream.")
+
+    def _admit(self, ask: Ask) -> tuple[Model, Slot]:
+        """Stage 1: the model is known and a slot is taken."""
+        model = self._policy.models.get(ask.request.model)
+        if model is None:
+            raise UnknownModel(ask.request.model, tuple(self._policy.models))
+        slot = self._slots.take(ask.caller.user)
+        self._publish(RequestAdmitted(thread_id=ask.thread_id, model=model.name))
+        return model, slot
+
+    async def _answer(self, ask: Ask, model: Model, slot: Slot, trace: Trace, began_s: float) -> Answer:
+        """Stages 2 to 4, and the start of 5: an answer from the nearest place that has one."""
+        scope = sharing_scope(ask.caller, self._policy.scope)
+        key = fingerprint(ask.request, scope)
+        age_s = None
+        with trace.stage("2"):
+            found = await self._look_up(ask, key, trace)
+        if isinstance(found, tuple):
+            cache, recording = found
+            generation, age_s = recording.generation, self._unix_now() - recording.sealed_at_s
+            trace.close()
+        elif found is not None:
+            cache, generation = self._follow(ask, found), found
+            trace.close()
+        else:
+            cache, generation = await self._lead(ask, model, key, scope, trace)
+        return Answer(
+            generation=generation,
+            cache=cache,
+            thread_id=ask.thread_id,
+            slot=slot,
+            quota=self._limiter.quota(ask.caller),
+            publish=self._publish,
+            clock=self._clock,
+            began_s=began_s,
+            age_s=age_s,
+        )
+
+    async def _look_up(self, ask: Ask, key: str, trace: Trace) -> tuple[CacheStatus, Recording] | Generation | None:
+        """Stage 2: a recording fresh enough for the client, nearest first, or else the generation under way."""
+        if ask.directives.no_cache and not ask.directives.only_if_cached:
+            return None
+        for depth, (tier, cache) in enumerate(self._tiers):
+            with trace.stage(f"2.{depth + 1}"):
+                recording = await cache.get(key)
+            if recording and ask.directives.accepts(self._unix_now() - recording.sealed_at_s, self._policy.ttl_s):
+                for _, nearer in self._tiers[:depth]:
+                    await nearer.put(key, recording)
+                self._publish(CacheHit(thread_id=ask.thread_id, tier=tier))
+                return tier, recording
+        self._publish(CacheMiss(thread_id=ask.thread_id))
+        if ask.directives.only_if_cached:
+            raise NotCached("No stored answer to this request is fresh enough.")
+        with trace.stage("2.3"):
+            return await self._log.under_way(key)
+
+    def _follow(self, ask: Ask, generation: Generation) -> CacheStatus:
+        self._publish(Coalesced(thread_id=ask.thread_id, generation_id=generation.opened.generation_id))
+        return CacheStatus.COALESCED
+
+    async def _lead(self, ask: Ask, model: Model, key: str, scope: str, trace: Trace) -> tuple[CacheStatus, Generation]:
+        """Stages 3 and 4, then claim the question: whoever loses the claim to another follows, and pays nothing."""
+        with trace.stage("3"):
+            await self._limiter.spend(ask.caller)
+        with trace.stage("4"):
+            routes = select_routes(model, ask.request.provider, self._breakers.can_try)
+        claim = await self._log.claim(self._opened(ask, key, scope))
+        if claim.lease is None:
+            await self._limiter.refund(ask.caller)
+            return self._follow(ask, claim.generation), claim.generation
+        is_kept = not ask.directives.no_store
+        self._leaders.start(claim.lease, Task(request=ask.request, routes=routes, trace=trace, is_kept=is_kept))
+        return CacheStatus.MISS if claim.generation.opened.is_shared else CacheStatus.BYPASS, claim.generation
+
+    def _opened(self, ask: Ask, key: str, scope: str) -> Opened:
+        return Opened(
+            generation_id=self._new_id(),
+            fingerprint=key,
+            created_at_s=self._unix_now(),
+            thread_id=ask.thread_id,
+            user=ask.caller.user,
+            scope=scope,
+            model=ask.request.model,
+            is_shared=not (ask.directives.no_cache or ask.directives.no_store),
+        )
+
+    async def _readable(self, stream_id: str, caller: Caller) -> Generation:
+        generation = await self._log.find(stream_id)
+        if generation is None or generation.opened.scope != sharing_scope(caller, self._policy.scope):
+            raise UnknownStream(f"There is no stream {stream_id!r}, or it is no longer kept.")
+        return generation
+
+    def _turned_away(self, ask: Ask, trace: Trace, refusal: BaseException) -> None:
+        trace.close()
+        if isinstance(refusal, WeirError):
+            self._publish(RequestTurnedAway(thread_id=ask.thread_id, code=refusal.code, tier=ask.caller.tier))
