@@ -1,0 +1,124 @@
+"""Frames onto a connection, at their pace, and the ways a connection can end."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import NoReturn
+
+from aiohttp import web
+
+from infrastructure.simulator.script import Ending, Staged
+
+# Timers count whole milliseconds: being half of one early is nearer to the mark than a whole one late.
+_EARLY_S = 0.0005
+# A burst yields to other streams, and looks whether the client keeps up, this often.
+_BURST_STEPS = 64
+# A reset discards what is still on its way: what was said before gets this long to arrive.
+_RESET_DELAY_S = 0.005
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+
+class ConnectionBroken(Exception):
+    """The server broke the connection, as the behaviour asked."""
+
+
+async def silence() -> NoReturn:
+    """Never return: only the client's leaving ends this, by cancellation."""
+    while True:
+        await asyncio.get_running_loop().create_future()
+
+
+async def murmur(response: web.StreamResponse, comment: bytes, duration_s: float, every_s: float) -> None:
+    """Send `comment` at once and then every `every_s`, until `duration_s` have passed."""
+    end = monotonic() + duration_s
+    while (left_s := end - monotonic()) > 0:
+        await response.write(comment)
+        await asyncio.sleep(min(left_s, max(every_s, 0.001)))
+
+
+def reset(request: web.BaseRequest) -> NoReturn:
+    """Break the connection with a TCP reset.
+
+    Raises:
+        ConnectionBroken: always.
+    """
+    transport = _transport(request)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()
+    raise ConnectionBroken
+
+
+async def play(
+    staged: Staged, request: web.BaseRequest, *, ttft_s: float, gap_s: float, on_step: Callable[[], None]
+) -> None:
+    """Send the body on `request`'s connection, behind headers already sent, and end it; `on_step` is told each token.
+
+    Raises:
+        ConnectionBroken: the ending was one of the broken ones.
+    """
+    due = monotonic() + ttft_s
+    if ttft_s:
+        await asyncio.sleep(ttft_s)
+    transport = _transport(request)
+    transport.write(staged.opening)
+    if gap_s:
+        await _paced(staged.steps, request, due, gap_s, on_step)
+    else:
+        await _burst(staged.steps, request, on_step)
+    transport.write(staged.rest)
+    await _end(staged.ending, request)
+
+
+async def _paced(
+    steps: Iterator[bytes], request: web.BaseRequest, due: float, gap_s: float, on_step: Callable[[], None]
+) -> None:
+    """Send each step when it is due; a late one does not delay those after it."""
+    write = _transport(request).write
+    for step in steps:
+        on_step()
+        write(step)
+        due += gap_s
+        delay_s = due - monotonic()
+        if delay_s > _EARLY_S:
+            await asyncio.sleep(delay_s)
+        if request.protocol.writing_paused:
+            await _drained(request)
+
+
+async def _burst(steps: Iterator[bytes], request: web.BaseRequest, on_step: Callable[[], None]) -> None:
+    """Send all steps as fast as the client reads them."""
+    write = _transport(request).write
+    for number, step in enumerate(steps, start=1):
+        on_step()
+        write(step)
+        if number % _BURST_STEPS == 0:
+            await _drained(request)
+
+
+async def _drained(request: web.BaseRequest) -> None:
+    await asyncio.sleep(0)
+    await request.writer.drain()
+
+
+async def _end(ending: Ending, request: web.BaseRequest) -> None:
+    if ending is Ending.SILENCE:
+        await silence()
+    if ending is Ending.RESET:
+        await asyncio.sleep(_RESET_DELAY_S)
+        reset(request)
+    if ending is Ending.CUT:
+        _transport(request).close()
+        raise ConnectionBroken
+
+
+def _transport(request: web.BaseRequest) -> asyncio.WriteTransport:
+    """Return the connection to write on; a client already gone cancels at the next await, so there is one.
+
+    Raises:
+        ConnectionResetError: the client left and the cancellation has not arrived yet.
+    """
+    if request.transport is None:
+        raise ConnectionResetError
+    return request.transport

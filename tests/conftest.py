@@ -1,0 +1,23 @@
+import pytest
+
+from tests.simulation import Simulation
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def simulation():
+    """The simulated providers, one process for all tests."""
+    running = Simulation()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def simulator(simulation):
+    """The simulated providers as if nothing had been asked of them yet."""
+    simulation.reset()
+    return simulation
