@@ -21,15 +21,19 @@ WeirError                      carries a `code` of the public contract
 ├── CircuitOpen                not worth an attempt before `retry_after_s`
 └── ProviderError              one attempt failed
     ├── ProviderUnavailable    down or broken: retry, then the next route; counts against the circuit
+    ├── ProviderSaturated      not reached for a shortage of ours: as unavailable, but does not count
     ├── ProviderOverloaded     asks for less: wait `retry_after_s` if that is short, else the next route; counts
     ├── ProviderTimeout        silent: no second try here, the next route; counts
     ├── ProviderMisconfigured  our key or the route's model is wrong: the next route; counts
+    ├── RouteUnfit             the route cannot express this request: the next route; does not count
     └── ProviderRejected       this very request is refused; another route would refuse it too; does not count
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+from domain.limiting import Quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +112,16 @@ class NotCached(RequestRefused):
 
 
 class RateLimited(RequestRefused):
-    """The caller's bucket is empty for `retry_after_s` more seconds."""
+    """The caller's bucket is empty for `retry_after_s` more seconds; `quota` is what it allows."""
 
     code = "rate_limited"
 
-    def __init__(self, retry_after_s: float) -> None:
-        super().__init__(f"The rate limit is reached; the next request is allowed in {retry_after_s:.1f} s.")
+    def __init__(self, retry_after_s: float, quota: Quota) -> None:
+        super().__init__(
+            f"{quota.rate.amount} requests in {quota.rate.per_s:g} s are allowed; the next one in {retry_after_s:.1f} s."
+        )
         self.retry_after_s = retry_after_s
+        self.quota = quota
 
 
 class TooManyConnections(RequestRefused):
@@ -217,6 +224,13 @@ class ProviderUnavailable(ProviderError):
     can_retry = True
 
 
+class ProviderSaturated(ProviderError):
+    """This process had no socket, port or memory for the call; the provider was not asked."""
+
+    can_retry = True
+    counts = False
+
+
 class ProviderOverloaded(ProviderError):
     """The provider asks for fewer calls; `retry_after_s` is its own wish, if it has one."""
 
@@ -233,6 +247,12 @@ class ProviderTimeout(ProviderError):
 
 class ProviderMisconfigured(ProviderError):
     """The provider will not take our key or does not have the route's model."""
+
+
+class RouteUnfit(ProviderError):
+    """The provider's own API has no words for something in this request; the provider was not asked."""
+
+    counts = False
 
 
 class ProviderRejected(ProviderError):

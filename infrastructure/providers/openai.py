@@ -1,0 +1,96 @@
+"""Completions of OpenAI, and of every server that speaks its Chat Completions API, such as DeepSeek."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import cast
+
+import httpx2
+import msgspec
+import openai
+
+from domain.chat import ChatRequest, Chunk, Json
+from domain.selection import Route
+from infrastructure.providers.connections import connection_error
+from infrastructure.providers.openai_chunks import Event, read_chunks
+from infrastructure.providers.openai_errors import event_error, status_error
+from infrastructure.providers.streams import BREAKS, read_stream
+
+_FAILURES = (openai.APIError, httpx2.InvalidURL, *BREAKS)
+"""What a call can end with: the SDK's errors, and those of its transport that it does not translate."""
+
+_HEADERS = {"content-type": "application/json", "accept": "text/event-stream", "accept-encoding": "identity"}
+_KEEPALIVE_S = 30.0
+
+_event_decoder = msgspec.json.Decoder(Event)
+
+
+class OpenAIProvider:
+    """The provider `name` at `base_url`. Contract: tests/contracts/test_provider.py.
+
+    Connecting (name, TCP and TLS together) may take `connect_timeout_s`. Nothing else is limited here: neither the
+    time of an answer nor the number of streams.
+    """
+
+    def __init__(self, name: str, base_url: str, api_key: str, connect_timeout_s: float) -> None:
+        self.name = name
+        self._api_key = api_key
+        self._connect_timeout_s = connect_timeout_s
+        self._client = openai.AsyncOpenAI(
+            api_key=api_key,
+            base_url=base_url,
+            max_retries=0,
+            # The transport counts everything until a connection is there as waiting for its pool.
+            timeout=httpx2.Timeout(None, pool=connect_timeout_s),
+            # To aiohttp a limit of 0 is none; None would be its default of 100.
+            http_client=openai.DefaultAioHttpClient(
+                limits=httpx2.Limits(max_connections=0, keepalive_expiry=_KEEPALIVE_S)
+            ),
+        )
+
+    async def close(self) -> None:
+        """All connections are closed."""
+        await self._client.close()
+
+    @asynccontextmanager
+    async def open(self, route: Route, request: ChatRequest) -> AsyncGenerator[AsyncIterator[Chunk]]:
+        """See the port."""
+        response = await self._post(route, request)
+        try:
+            read = partial(self._read, model=route.model)
+            async with aclosing(read_stream(response.aiter_raw(), read, request.choice_count)) as chunks:
+                yield chunks
+        finally:
+            await response.aclose()
+
+    async def _post(self, route: Route, request: ChatRequest) -> httpx2.Response:
+        """The response, when its headers are there.
+
+        `post` is the SDK's way to endpoints that it has no method for. It sends the body as it is, while the method
+        for completions looks through every message, which takes three times the time.
+        """
+        try:
+            response = await self._client.post(
+                "/chat/completions",
+                cast_to=httpx2.Response,
+                content=msgspec.json.encode(_body(route, request)),
+                options={"headers": _HEADERS},
+                stream=True,
+                stream_cls=openai.AsyncStream[object],
+            )
+            return cast("httpx2.Response", response)  # as cast_to says, which the SDK's types do not follow
+        except openai.APIStatusError as error:
+            raise status_error(error, route.model, self._api_key) from error
+        except _FAILURES as error:
+            raise connection_error(error, self._connect_timeout_s) from error
+
+    def _read(self, event: bytes, model: str) -> list[Chunk]:
+        read = _event_decoder.decode(event)
+        if read.error is not None:
+            raise event_error(read.error, model, self._api_key)
+        return read_chunks(read)
+
+
+def _body(route: Route, request: ChatRequest) -> dict[str, Json]:
+    delivery = {"stream": True, "stream_options": {"include_usage": True}}
+    return {**request.options, "model": route.model, "messages": request.messages, **delivery}

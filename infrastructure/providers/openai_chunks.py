@@ -1,0 +1,66 @@
+"""Reads the events of an OpenAI stream: only what Weir needs is looked at, the rest stays as it is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from domain.chat import Chunk, Json, Usage
+from domain.errors import ProviderUnavailable
+
+FAILED_REASONS: Mapping[str, str] = {"insufficient_system_resource": "ran out of resources"}
+"""Finish reasons that mean the provider has failed. Source: DeepSeek's API reference, read 2026-11-23."""
+
+
+class Event(msgspec.Struct, gc=False):
+    """One event: pieces of choices, the usage, or an error."""
+
+    choices: list[dict[str, Any]] | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+def read_chunks(event: Event) -> list[Chunk]:
+    """The chunks of an event, in order, without those that say nothing.
+
+    Raises:
+        ProviderUnavailable: the provider has failed and says so in a finish reason.
+        TypeError, ValueError: it is not of the expected shape.
+    """
+    chunks = [chunk for choice in event.choices or () if (chunk := _chunk(choice)) is not None]
+    if event.usage is not None:
+        chunks.append(Chunk(usage=_usage(event.usage)))
+    return chunks
+
+
+def _chunk(choice: dict[str, Json]) -> Chunk | None:
+    delta = choice.pop("delta", None) or {}
+    index = choice.pop("index", 0)
+    finish_reason = choice.pop("finish_reason", None)
+    if not (isinstance(delta, dict) and isinstance(index, int) and isinstance(finish_reason, str | None)):
+        raise TypeError
+    content = delta.pop("content", None) or ""
+    delta.pop("role", None)
+    if not isinstance(content, str):
+        raise TypeError
+    if finish_reason is not None and finish_reason in FAILED_REASONS:
+        raise ProviderUnavailable(FAILED_REASONS[finish_reason])
+    rest, beside = _said(delta), _said(choice)
+    if content or finish_reason or rest or beside:
+        return Chunk(content, finish_reason, index, rest, beside)
+    return None
+
+
+def _said(fields: dict[str, Json]) -> dict[str, Json] | None:
+    """The fields that have a value; None: there is none."""
+    return {name: value for name, value in fields.items() if value is not None} or None
+
+
+def _usage(counts: dict[str, Json]) -> Usage:
+    prompt, completion = _count(counts, "prompt_tokens"), _count(counts, "completion_tokens")
+    total = _count(counts, "total_tokens") or prompt + completion
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, details=counts)
+
+
+def _count(counts: dict[str, Json], name: str) -> int:
+    return int(counts.pop(name, None) or 0)

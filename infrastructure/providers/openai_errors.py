@@ -1,0 +1,55 @@
+"""What OpenAI's error codes mean, as the HTTP status that would say the same."""
+
+from collections.abc import Mapping
+
+import openai
+
+from domain.chat import Json
+from domain.errors import ProviderError
+from infrastructure.providers.refusals import Refusal, refusal_error
+from infrastructure.providers.retry_after import retry_after_s
+
+CODES: Mapping[str, int] = {
+    "insufficient_quota": 402,
+    "billing_hard_limit_reached": 402,
+    "invalid_api_key": 401,
+    "model_not_found": 404,
+    "content_filter": 400,
+    "context_length_exceeded": 400,
+    "rate_limit_exceeded": 429,
+}
+"""Codes that are more exact than the status they come with."""
+
+TYPES: Mapping[str, int] = {
+    "insufficient_quota": 402,
+    "authentication_error": 401,
+    "content_filter": 400,
+    "invalid_request_error": 400,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "requests": 429,
+    "tokens": 429,
+}
+"""Types, for an error inside a stream that comes without status and known code."""
+
+
+def status_error(error: openai.APIStatusError, model: str, api_key: str) -> ProviderError:
+    """The leaf for an error that came in place of a stream."""
+    told = error.body if isinstance(error.body, dict) else {}
+    status = CODES.get(str(told.get("code")), error.status_code)
+    message = str(told.get("message") or "").replace(api_key, "[key]")
+    wait_s = retry_after_s(error.response.headers)
+    return refusal_error(Refusal(status=status, model=model, message=message, retry_after_s=wait_s))
+
+
+def event_error(told: Json, model: str, api_key: str) -> ProviderError:
+    """The leaf for an error that came inside a stream."""
+    error = told if isinstance(told, dict) else {"message": told}
+    message = str(error.get("message") or "").replace(api_key, "[key]")
+    return refusal_error(Refusal(status=_event_status(error), model=model, message=message))
+
+
+def _event_status(error: dict[str, Json]) -> int:
+    code = error.get("code")
+    known = CODES.get(str(code)) or TYPES.get(str(error.get("type")))
+    return known or (code if isinstance(code, int) else 500)

@@ -1,0 +1,91 @@
+"""What an HTTP status of a provider means for us: one table for all providers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from domain.errors import (
+    ProviderError,
+    ProviderMisconfigured,
+    ProviderOverloaded,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
+
+_MAX_MESSAGE_CHARS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What a provider answered in place of a completion by `model`; `message` is its own text."""
+
+    status: int
+    model: str
+    message: str = ""
+    retry_after_s: float | None = None
+
+
+def refusal_error(refusal: Refusal) -> ProviderError:
+    """The leaf for this refusal; only a rejected request is answered in the provider's words."""
+    return REACTIONS.get(refusal.status, _other)(refusal)
+
+
+def _rejected(refusal: Refusal) -> ProviderError:
+    return ProviderRejected(_words(refusal), HTTPStatus.BAD_REQUEST)
+
+
+def _unprocessable(refusal: Refusal) -> ProviderError:
+    return ProviderRejected(_words(refusal), HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+def _words(refusal: Refusal) -> str:
+    return refusal.message[:_MAX_MESSAGE_CHARS] or f"answered {refusal.status}"
+
+
+def _wrong_key(_: Refusal) -> ProviderError:
+    return ProviderMisconfigured("does not accept our key")
+
+
+def _no_quota(_: Refusal) -> ProviderError:
+    return ProviderMisconfigured("has no quota left for our key")
+
+
+def _no_model(refusal: Refusal) -> ProviderError:
+    return ProviderMisconfigured(f"does not have the model {refusal.model}")
+
+
+def _gave_up(refusal: Refusal) -> ProviderError:
+    return ProviderTimeout(f"answered {refusal.status}")
+
+
+def _overloaded(refusal: Refusal) -> ProviderError:
+    return ProviderOverloaded("asks for fewer requests", refusal.retry_after_s)
+
+
+def _busy(refusal: Refusal) -> ProviderError:
+    if refusal.retry_after_s is None:
+        return ProviderUnavailable(f"answered {refusal.status}")
+    return ProviderOverloaded(f"answered {refusal.status}", refusal.retry_after_s)
+
+
+def _other(refusal: Refusal) -> ProviderError:
+    is_theirs = refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return (ProviderUnavailable if is_theirs else ProviderMisconfigured)(f"answered {refusal.status}")
+
+
+REACTIONS: Mapping[int, Callable[[Refusal], ProviderError]] = {
+    400: _rejected,
+    401: _wrong_key,
+    402: _no_quota,
+    403: _wrong_key,
+    404: _no_model,
+    408: _gave_up,
+    409: lambda refusal: ProviderUnavailable(f"answered {refusal.status}"),
+    413: _rejected,
+    422: _unprocessable,
+    429: _overloaded,
+    503: _busy,
+    529: _busy,
+}
+"""By status; of the others, from 500 on the provider is unavailable, below it our configuration is wrong."""
