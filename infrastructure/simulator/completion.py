@@ -60,12 +60,16 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """All that is said: thoughts, then the text of each choice, or a call instead of text."""
+    """All that is said: thoughts, then the text of each choice, or a call instead of text.
+
+    `is_prompt_blocked`: the filter objects to the question, not to the answer.
+    """
 
     finish: Finish
     choices: tuple[tuple[str, ...], ...]
     thoughts: tuple[str, ...] = ()
     call: Call | None = None
+    is_prompt_blocked: bool = False
 
     @property
     def steps(self) -> int:
@@ -81,13 +85,19 @@ class Answer:
 
 def answer(ask: Ask, behaviour: Behaviour) -> Answer:
     """Return what the model says to `ask` when it behaves so."""
-    if behaviour.blocked:
-        return Answer(finish="content_filter", choices=(_text(ask, behaviour, 0)[: behaviour.at or 0],))
+    if behaviour.blocked or behaviour.fault is Fault.CONTENT_FILTER:
+        return _filtered(ask, behaviour)
     if behaviour.fault is Fault.EMPTY:
         return Answer(finish="stop", choices=((),) * ask.choices)
     if ask.tool is not None and (behaviour.tool_call or ask.tool.is_required or _WANTS_TOOL.search(ask.question)):
         return Answer(finish="tool_calls", choices=((),), call=_call(ask.tool, ask.question))
     return _said(ask, behaviour)
+
+
+def _filtered(ask: Ask, behaviour: Behaviour) -> Answer:
+    is_prompt = behaviour.at is None or behaviour.fault is Fault.CONTENT_FILTER
+    words = () if is_prompt else _text(ask, behaviour, 0)[: behaviour.at]
+    return Answer(finish="content_filter", choices=(words,), is_prompt_blocked=is_prompt)
 
 
 def _said(ask: Ask, behaviour: Behaviour) -> Answer:

@@ -66,6 +66,10 @@ class Dialect(Protocol):
         """Return the answer where there is nothing."""
         ...
 
+    def unknown_model(self, model: str) -> Refusal:
+        """Return the answer to a model that the provider does not have."""
+        ...
+
     def refusal(self, fault: Fault, model: str, retry_after_s: float | None) -> Refusal | None:
         """Return the error that `fault` is, None when it is not one."""
         ...

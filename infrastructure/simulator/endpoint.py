@@ -106,7 +106,7 @@ class Endpoint:
             raise Refused(self._dialect.wrong_request("We could not parse the JSON body of your request."))
         ask = self._dialect.ask(request.match_info, body)
         if ask.model.startswith("no-such"):
-            self._refuse(Fault.NOT_FOUND, ask, None)
+            raise Refused(self._dialect.unknown_model(ask.model))
         return ask, self._behaviour(ask.model)
 
     async def _body(self, request: web.Request) -> Any:

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from infrastructure.simulator.behaviour import Fault
 from infrastructure.simulator.completion import Answer, Ask, Call, Json
@@ -13,7 +13,6 @@ from infrastructure.simulator.openai_errors import (
     BAD_GATEWAY,
     ERRORS,
     KEYS_PAGE,
-    SERVER_ERROR,
     OpenAIError,
     retry_headers,
 )
@@ -21,6 +20,7 @@ from infrastructure.simulator.script import Script, chunked
 
 _INVALID = "invalid_request_error"
 _SHOWN_AT_EACH_END = 4
+_MALFORMED = chunked(b'data: {"id":"chatcmpl-","object":"chat.completion.chunk","choices":[{"index":0,"del\n\n')
 
 
 class OpenAI:
@@ -33,6 +33,7 @@ class OpenAI:
         model_paths=("/v1/models",),
     )
     model_names: tuple[str, ...] = ("gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini")
+    errors: Mapping[Fault, OpenAIError] = ERRORS
 
     def key(self, headers: Mapping[str, str]) -> str | None:
         """Return the bearer token."""
@@ -55,12 +56,16 @@ class OpenAI:
         """Return OpenAI's 404."""
         return OpenAIError(404, _INVALID, None, f"Invalid URL ({method} {path})").refusal()
 
+    def unknown_model(self, model: str) -> Refusal:
+        """Return OpenAI's 404 of an unknown model."""
+        return self.errors[Fault.NOT_FOUND].refusal(model)
+
     def refusal(self, fault: Fault, model: str, retry_after_s: float | None) -> Refusal | None:
         """Return the error that `fault` is; a 502 comes from the proxy in front, in HTML."""
         if fault is Fault.BAD_GATEWAY:
             headers = retry_headers(retry_after_s)
             return Refusal(status=502, body=BAD_GATEWAY, content_type="text/html", headers=headers)
-        error = ERRORS.get(fault)
+        error = self.errors.get(fault)
         return error.refusal(model, retry_after_s) if error else None
 
     def ask(self, path: Mapping[str, str], body: Json) -> Ask:  # noqa: ARG002 - for Gemini the path says the model
@@ -94,25 +99,20 @@ class OpenAI:
 
     def streamed(self, ask: Ask, answer: Answer) -> Script:
         """Return the answer as chunks: role first, a delta for each token, finish reason, usage if asked, [DONE]."""
-        envelope = self._envelope("chat.completion.chunk", ask)
-        trailer: Json = {"usage": None} if ask.include_usage else {}
-        chunks = Chunks(envelope=envelope, trailer=trailer, is_padded=ask.obfuscate)
-        indices = range(len(answer.choices))
-        closing = [chunks.one({}, index=index, finish=answer.finish) for index in indices]
-        if ask.include_usage:
-            closing.append(event(envelope | {"choices": [], "usage": self._usage(ask, answer)}))
-        steps = [chunks.texts({"content": TEXT}, words, index=index) for index, words in enumerate(answer.choices)]
-        opening = [chunks.one(_opening(answer.call), index=index) for index in indices]
-        if answer.call:
-            steps = [chunks.texts(ARGUMENTS, answer.call.pieces)]
+        chunks = Chunks(
+            envelope=self._envelope("chat.completion.chunk", ask),
+            trailer={"usage": None} if ask.include_usage else {},
+            is_padded=ask.obfuscate,
+        )
+        opening = self._opening(answer)
         return Script(
-            opening=b"".join(opening),
-            steps=steps[0] if len(steps) == 1 else map(b"".join, zip(*steps, strict=True)),
+            opening=b"".join(chunks.one(opening, index=index) for index in range(len(answer.choices))),
+            steps=self._steps(chunks, answer),
             count=answer.steps,
-            closing=b"".join((*closing, DONE)),
-            malformed=MALFORMED,
-            error_event=event(SERVER_ERROR.value()),
-            tokens_per_step=len(steps),
+            closing=self._closing(chunks, ask, answer) + DONE,
+            malformed=_MALFORMED,
+            error_event=event(self.errors[Fault.SERVER_ERROR].value()),
+            tokens_per_step=len(answer.choices),
         )
 
     def whole(self, ask: Ask, answer: Answer) -> Json:
@@ -131,6 +131,24 @@ class OpenAI:
         ]
         return {"object": "list", "data": listed}
 
+    def _opening(self, answer: Answer) -> Json:
+        opening = call_opening(answer.call) if answer.call else {"role": "assistant", "content": ""}
+        return opening | {"refusal": None}
+
+    def _steps(self, chunks: Chunks, answer: Answer) -> Iterator[bytes]:
+        if answer.call:
+            return chunks.texts(CALL_ARGUMENTS, answer.call.pieces)
+        if len(answer.choices) == 1:
+            return chunks.texts({"content": TEXT}, answer.choices[0])
+        each = (chunks.texts({"content": TEXT}, words, index=index) for index, words in enumerate(answer.choices))
+        return map(b"".join, zip(*each, strict=True))
+
+    def _closing(self, chunks: Chunks, ask: Ask, answer: Answer) -> bytes:
+        ends = [chunks.one({}, index=index, finish=answer.finish) for index in range(len(answer.choices))]
+        if ask.include_usage:
+            ends.append(event(chunks.envelope | {"choices": [], "usage": self._usage(ask, answer)}))
+        return b"".join(ends)
+
     def _envelope(self, kind: str, ask: Ask) -> Json:
         return {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
@@ -143,7 +161,7 @@ class OpenAI:
 
     def _message(self, words: Sequence[str], answer: Answer) -> Json:
         message: Json = {"role": "assistant", "content": "".join(words), "refusal": None, "annotations": []}
-        return message | {"content": None, "tool_calls": [tool_call(answer.call)]} if answer.call else message
+        return message | {"content": None, "tool_calls": [_call(answer.call)]} if answer.call else message
 
     def _usage(self, ask: Ask, answer: Answer) -> Json:
         return {
@@ -160,22 +178,15 @@ class OpenAI:
         }
 
 
-MALFORMED = chunked(b'data: {"id":"chatcmpl-","object":"chat.completion.chunk","choices":[{"index":0,"del\n\n')
-ARGUMENTS: Json = {"tool_calls": [{"index": 0, "function": {"arguments": TEXT}}]}
+CALL_ARGUMENTS: Json = {"tool_calls": [{"index": 0, "function": {"arguments": TEXT}}]}
 
 
-def tool_call(call: Call) -> Json:
-    """Return a whole function call."""
-    function = {"name": call.name, "arguments": "".join(call.pieces)}
-    return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
-
-
-def tool_call_opening(call: Call) -> Json:
+def call_opening(call: Call) -> Json:
     """Return the delta that opens a function call: index, id and name are only in this one."""
-    opened = {"index": 0} | tool_call(Call(name=call.name, pieces=()))
+    opened = {"index": 0, **_call(Call(name=call.name, pieces=()))}
     return {"role": "assistant", "content": None, "tool_calls": [opened]}
 
 
-def _opening(call: Call | None) -> Json:
-    opening = tool_call_opening(call) if call else {"role": "assistant", "content": ""}
-    return opening | {"refusal": None}
+def _call(call: Call) -> Json:
+    function = {"name": call.name, "arguments": "".join(call.pieces)}
+    return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}

@@ -50,10 +50,6 @@ BAD_GATEWAY = b"""<html>\r
 KEYS_PAGE = "You can find your API key at https://platform.openai.com/account/api-keys."
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
-SERVER_ERROR = OpenAIError(
-    500, _SERVER, None, "The server had an error while processing your request. Sorry about that!"
-)
-
 ERRORS: dict[Fault, OpenAIError] = {
     Fault.BAD_REQUEST: OpenAIError(400, _INVALID, "invalid_value", "Invalid value: 'simulated'.", "messages"),
     Fault.UNAUTHORIZED: OpenAIError(
@@ -82,7 +78,9 @@ ERRORS: dict[Fault, OpenAIError] = {
         "Rate limit reached for {model} in organization org-simulated on requests per min (RPM): Limit 500, Used 500, "
         "Requested 1. Please try again in 120ms. Visit https://platform.openai.com/account/rate-limits to learn more.",
     ),
-    Fault.SERVER_ERROR: SERVER_ERROR,
+    Fault.SERVER_ERROR: OpenAIError(
+        500, _SERVER, None, "The server had an error while processing your request. Sorry about that!"
+    ),
     Fault.UNAVAILABLE: OpenAIError(
         503, _SERVER, "service_unavailable", "The engine is currently overloaded, please try again later."
     ),
