@@ -1,7 +1,8 @@
-"""What a generateContent request asks."""
+"""What a generateContent request asks; what it does not know, it ignores."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Literal
+
+import msgspec
 
 from infrastructure.simulator.completion import Ask, Json, Tool
 
@@ -10,53 +11,102 @@ class WrongContents(ValueError):
     """Gemini would refuse the request; the text is its message."""
 
 
+class _Struct(msgspec.Struct, rename="camel", frozen=True):
+    """Named as in Python here and as in JavaScript on the wire."""
+
+
+class _Part(_Struct, frozen=True):
+    text: str = ""
+    function_response: Json | None = None
+
+
+class _Content(_Struct, frozen=True):
+    parts: list[_Part] = []
+    role: str | None = None
+
+    @property
+    def text(self) -> str:
+        return " ".join(part.text for part in self.parts if part.text)
+
+    @property
+    def is_tool_result(self) -> bool:
+        return any(part.function_response is not None for part in self.parts)
+
+
+class _Function(_Struct, frozen=True):
+    name: str
+    parameters: Json | None = None
+    parameters_json_schema: Json | None = None
+
+
+class _Tool(_Struct, frozen=True):
+    function_declarations: list[_Function] = []
+
+
+class _FunctionCalling(_Struct, frozen=True):
+    mode: Literal["MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", "VALIDATED"] = "AUTO"
+    allowed_function_names: list[str] | None = None
+
+
+class _ToolConfig(_Struct, frozen=True):
+    function_calling_config: _FunctionCalling = _FunctionCalling()
+
+
+class _GenerationConfig(_Struct, frozen=True):
+    max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    response_mime_type: str | None = None
+    response_schema: Json | None = None
+    response_json_schema: Json | None = None
+
+
+class _Body(_Struct, frozen=True):
+    contents: Annotated[list[_Content], msgspec.Meta(min_length=1)]
+    system_instruction: _Content = _Content()
+    generation_config: _GenerationConfig = _GenerationConfig()
+    tools: list[_Tool] = []
+    tool_config: _ToolConfig = _ToolConfig()
+
+
 def asked(model: str, verb: str, body: Json) -> Ask:
     """Return what `body`, sent to `model`, asks.
 
     Raises:
-        WrongContents: there is nothing to answer.
+        WrongContents: there is nothing to answer, or a field is of the wrong type.
     """
-    contents = _contents(body)
-    config = body.get("generationConfig") or {}
+    read = _read(body)
+    contents, config = read.contents, read.generation_config
     return Ask(
         model=model,
-        question=next((_text(content) for content in reversed(contents) if content.get("role") != "model"), ""),
-        prompt_tokens=max(1, sum(len(_text(content).split()) for content in (*contents, _system(body)))),
+        question=next((content.text for content in reversed(contents) if content.role != "model" and content.text), ""),
+        prompt_tokens=max(1, sum(len(content.text.split()) for content in (*contents, read.system_instruction))),
         stream=verb == "streamGenerateContent",
-        max_tokens=config.get("maxOutputTokens"),
-        tool=_tool(body) if _text(contents[-1]) else None,
+        max_tokens=config.max_output_tokens,
+        tool=None if contents[-1].is_tool_result else _tool(read),
         json_schema=_json_schema(config),
     )
 
 
-def _contents(body: Json) -> list[Json]:
-    contents = body.get("contents")
-    if not isinstance(contents, list) or not contents or not all(isinstance(content, dict) for content in contents):
+def _read(body: Json) -> _Body:
+    if not body.get("contents"):
         raise WrongContents("* GenerateContentRequest.contents: contents is not specified\n")
-    return contents
+    try:
+        return msgspec.convert(body, _Body)
+    except msgspec.ValidationError as error:
+        raise WrongContents(f"Invalid JSON payload received. {error}") from error
 
 
-def _system(body: Json) -> Json:
-    system: Json = body.get("systemInstruction") or {}
-    return system
-
-
-def _text(content: Mapping[str, Any]) -> str:
-    return " ".join(part.get("text", "") for part in content.get("parts") or ()).strip()
-
-
-def _tool(body: Json) -> Tool | None:
-    calling = (body.get("toolConfig") or {}).get("functionCallingConfig") or {}
-    functions = [function for tool in body.get("tools") or () for function in tool.get("functionDeclarations") or ()]
-    if calling.get("mode") == "NONE" or not functions:
+def _tool(body: _Body) -> Tool | None:
+    calling = body.tool_config.function_calling_config
+    functions = [function for tool in body.tools for function in tool.function_declarations]
+    if calling.mode == "NONE" or not functions:
         return None
-    allowed = calling.get("allowedFunctionNames") or [functions[0]["name"]]
-    function = next((function for function in functions if function["name"] in allowed), functions[0])
-    parameters = function.get("parameters") or function.get("parametersJsonSchema") or {}
-    return Tool(name=function["name"], parameters=parameters, is_required=calling.get("mode") == "ANY")
+    allowed = calling.allowed_function_names or [functions[0].name]
+    function = next((function for function in functions if function.name in allowed), functions[0])
+    parameters = function.parameters or function.parameters_json_schema or {}
+    return Tool(name=function.name, parameters=parameters, is_required=calling.mode == "ANY")
 
 
-def _json_schema(config: Json) -> Json | None:
-    if config.get("responseMimeType") != "application/json":
+def _json_schema(config: _GenerationConfig) -> Json | None:
+    if config.response_mime_type != "application/json":
         return None
-    return config.get("responseSchema") or config.get("responseJsonSchema") or {}
+    return config.response_schema or config.response_json_schema or {}

@@ -1,5 +1,6 @@
 """A provider's address, that can stop and start accepting connections."""
 
+import asyncio
 import socket
 
 from aiohttp import web
@@ -42,6 +43,9 @@ class Listener:
         site, self._site = self._site, None
         if site is not None:
             await site.stop()
+            self._drop()
+            # A connection accepted just before is made known only now.
+            await asyncio.sleep(0)
             self._drop()
 
     async def close(self) -> None:

@@ -1,9 +1,12 @@
-"""What a Chat Completions request asks."""
+"""What a Chat Completions request asks; what it does not know, it ignores."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated
+
+import msgspec
 
 from infrastructure.simulator.completion import Ask, Json, Tool
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class WrongField(ValueError):
@@ -15,86 +18,106 @@ class WrongField(ValueError):
         self.code = code
 
 
+class _Part(msgspec.Struct, frozen=True):
+    text: str = ""
+
+
+class _Message(msgspec.Struct, frozen=True):
+    role: str
+    content: str | list[_Part] | None = None
+
+    @property
+    def text(self) -> str:
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        return " ".join(part.text for part in self.content)
+
+
+class _Function(msgspec.Struct, frozen=True):
+    name: str
+    parameters: Json | None = None
+
+
+class _Tool(msgspec.Struct, frozen=True):
+    function: _Function | None = None
+
+
+class _StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool = False
+    include_obfuscation: bool = True
+
+
+class _JsonSchema(msgspec.Struct, frozen=True):
+    schema: Json = {}
+
+
+class _ResponseFormat(msgspec.Struct, frozen=True):
+    type: str
+    json_schema: _JsonSchema | None = None
+
+
+class _Body(msgspec.Struct, frozen=True):
+    model: str
+    messages: list[_Message]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: Positive | None = None
+    max_tokens: Positive | None = None
+    max_completion_tokens: Positive | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: str | _Tool | None = None
+    response_format: _ResponseFormat | None = None
+
+
 def asked(body: Json) -> Ask:
     """Return what `body` asks.
 
     Raises:
-        WrongField: the model or the messages are missing, or a number is out of range.
+        WrongField: the model or the messages are missing, or a field is of the wrong type or out of range.
     """
-    model, messages = _model(body), _messages(body)
-    options = body.get("stream_options") or {}
-    stream = body.get("stream") is True
+    read = _read(body)
+    messages, options = read.messages, read.stream_options or _StreamOptions()
     return Ask(
-        model=model,
-        question=next((text_of(message) for message in reversed(messages) if message.get("role") == "user"), ""),
-        prompt_tokens=max(1, sum(len(text_of(message).split()) for message in messages)),
-        stream=stream,
-        include_usage=options.get("include_usage") is True,
-        obfuscate=stream and options.get("include_obfuscation") is not False,
-        choices=_whole_number(body, "n", 1),
-        max_tokens=_limit(body),
-        tool=None if messages[-1].get("role") == "tool" else _tool(body),
-        json_schema=_json_schema(body.get("response_format") or {}),
+        model=read.model,
+        question=next((message.text for message in reversed(messages) if message.role == "user"), ""),
+        prompt_tokens=max(1, sum(len(message.text.split()) for message in messages)),
+        stream=bool(read.stream),
+        include_usage=options.include_usage,
+        obfuscate=options.include_obfuscation,
+        choices=read.n or 1,
+        max_tokens=read.max_completion_tokens or read.max_tokens,
+        tool=None if messages[-1].role == "tool" else _tool(read),
+        json_schema=_json_schema(read.response_format),
     )
 
 
-def text_of(message: Mapping[str, Any]) -> str:
-    """Return the text of a message, whether it is a string or a list of parts."""
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    return " ".join(part.get("text", "") for part in content if isinstance(part, dict))
-
-
-def _model(body: Json) -> str:
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
+def _read(body: Json) -> _Body:
+    if not body.get("model"):
         raise WrongField("you must provide a model parameter", None, None)
-    return model
-
-
-def _messages(body: Json) -> list[Json]:
-    messages = body.get("messages")
-    if messages is None:
+    if body.get("messages") is None:
         raise WrongField("Missing required parameter: 'messages'.", "messages", "missing_required_parameter")
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise WrongField("Invalid type for 'messages': expected an array of objects.", "messages", "invalid_type")
-    if not messages:
+    if body["messages"] == []:
         raise WrongField("Invalid 'messages': empty array. Expected at least 1 item.", "messages", "empty_array")
-    return messages
+    try:
+        return msgspec.convert(body, _Body)
+    except msgspec.ValidationError as error:
+        _, _, path = str(error).partition(" - at `$.")
+        raise WrongField(f"Invalid request: {error}", path.rstrip("`") or None, "invalid_type") from error
 
 
-def _limit(body: Json) -> int | None:
-    name = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
-    return None if body.get(name) is None else _whole_number(body, name, 1)
-
-
-def _whole_number(body: Json, name: str, default: int) -> int:
-    number = body.get(name)
-    if number is None:
-        return default
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise WrongField(f"Invalid type for '{name}': expected an integer.", name, "invalid_type")
-    if number < 1:
-        message = f"Invalid '{name}': integer below minimum value. Expected a value >= 1, but got {number} instead."
-        raise WrongField(message, name, "integer_below_min_value")
-    return number
-
-
-def _tool(body: Json) -> Tool | None:
+def _tool(body: _Body) -> Tool | None:
     """Return the function that may be called: the one that tool_choice names, else the first."""
-    choice = body.get("tool_choice")
-    functions = [tool["function"] for tool in body.get("tools") or () if "function" in tool]
+    choice = body.tool_choice
+    functions = [tool.function for tool in body.tools or () if tool.function]
     if choice == "none" or not functions:
         return None
-    named = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
-    function = next((function for function in functions if function["name"] == named), functions[0])
+    named = choice.function.name if isinstance(choice, _Tool) and choice.function else None
+    function = next((function for function in functions if function.name == named), functions[0])
     is_required = choice == "required" or named is not None
-    return Tool(name=function["name"], parameters=function.get("parameters") or {}, is_required=is_required)
+    return Tool(name=function.name, parameters=function.parameters or {}, is_required=is_required)
 
 
-def _json_schema(response_format: Json) -> Json | None:
-    if response_format.get("type") == "json_object":
-        return {}
-    schema: Json | None = response_format.get("json_schema", {}).get("schema")
-    return schema
+def _json_schema(wanted: _ResponseFormat | None) -> Json | None:
+    if wanted is None or wanted.type == "text":
+        return None
+    return wanted.json_schema.schema if wanted.json_schema else {}

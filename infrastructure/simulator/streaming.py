@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from itertools import islice
 from time import monotonic
 from typing import NoReturn
 
@@ -13,7 +14,7 @@ from infrastructure.simulator.script import Ending, Staged
 
 # Timers count whole milliseconds: being half of one early is nearer to the mark than a whole one late.
 _EARLY_S = 0.0005
-# A burst yields to other streams, and looks whether the client keeps up, this often.
+# A burst leaves in writes of so many steps; between them others get their turn and the client may catch up.
 _BURST_STEPS = 64
 # A reset discards what is still on its way: what was said before gets this long to arrive.
 _RESET_DELAY_S = 0.005
@@ -51,9 +52,10 @@ def reset(request: web.BaseRequest) -> NoReturn:
 
 
 async def play(
-    staged: Staged, request: web.BaseRequest, *, ttft_s: float, gap_s: float, on_step: Callable[[], None]
+    staged: Staged, request: web.BaseRequest, *, ttft_s: float, gap_s: float, on_steps: Callable[[int], None]
 ) -> None:
-    """Send the body on `request`'s connection, behind headers already sent, and end it; `on_step` is told each token.
+    """Send the body on `request`'s connection, behind headers already sent, and end it; `on_steps` is told how many
+    steps leave.
 
     Raises:
         ConnectionBroken: the ending was one of the broken ones.
@@ -64,20 +66,20 @@ async def play(
     transport = _transport(request)
     transport.write(staged.opening)
     if gap_s:
-        await _paced(staged.steps, request, due, gap_s, on_step)
+        await _paced(staged.steps, request, due, gap_s, on_steps)
     else:
-        await _burst(staged.steps, request, on_step)
+        await _burst(staged.steps, request, on_steps)
     transport.write(staged.rest)
     await _end(staged.ending, request)
 
 
 async def _paced(
-    steps: Iterator[bytes], request: web.BaseRequest, due: float, gap_s: float, on_step: Callable[[], None]
+    steps: Iterator[bytes], request: web.BaseRequest, due: float, gap_s: float, on_steps: Callable[[int], None]
 ) -> None:
     """Send each step when it is due; a late one does not delay those after it."""
     write = _transport(request).write
     for step in steps:
-        on_step()
+        on_steps(1)
         write(step)
         due += gap_s
         delay_s = due - monotonic()
@@ -87,13 +89,13 @@ async def _paced(
             await _drained(request)
 
 
-async def _burst(steps: Iterator[bytes], request: web.BaseRequest, on_step: Callable[[], None]) -> None:
+async def _burst(steps: Iterator[bytes], request: web.BaseRequest, on_steps: Callable[[int], None]) -> None:
     """Send all steps as fast as the client reads them."""
     write = _transport(request).write
-    for number, step in enumerate(steps, start=1):
-        on_step()
-        write(step)
-        if number % _BURST_STEPS == 0:
+    while batch := tuple(islice(steps, _BURST_STEPS)):
+        on_steps(len(batch))
+        write(b"".join(batch))
+        if len(batch) == _BURST_STEPS:
             await _drained(request)
 
 
