@@ -1,0 +1,1 @@
+"""Litestar, Granian, the command line and the wiring. Nothing is decided here."""

@@ -1,11 +1,12 @@
 """What one client is being sent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from domain.admission import Slot
+from domain.chat import Chunk
 from domain.events import AnswerServed, FirstChunkServed, Publish
-from domain.generation import Generation, Reader, Sealed, State
+from domain.generation import Generation, Reader, Record, Sealed, State
 from domain.limiting import Quota
 
 
@@ -91,11 +92,25 @@ class Answer:
         """What this client's answer would have cost, had it not been shared."""
         return (sealed.cost_usd or 0.0) if self.cache.spares_a_call else 0.0
 
-    def first_chunk_served(self, provider: str) -> None:
-        """Call when a chunk has been sent; the first call counts."""
-        if self._is_first_chunk_due:
+    def served(self, records: Sequence[Record]) -> None:
+        """Say that `records` have been sent; the time of the first chunk is published."""
+        if self._is_first_chunk_due and any(type(record) is Chunk for record in records):
             self._is_first_chunk_due = False
-            self._publish(FirstChunkServed(provider=provider, cache=self.cache, seconds=self.duration_s))
+            self._publish(
+                FirstChunkServed(provider=self.generation.provider, cache=self.cache, seconds=self.duration_s)
+            )
+
+    @property
+    def has_nothing_left(self) -> bool:
+        """Whether the client has seen the end already."""
+        return self.generation.sealed is not None and self.position == len(self.generation.records)
+
+    def served_whole(self) -> None:
+        """The client is sent the rest in one piece, up to the end; the answer is closed."""
+        records = self.generation.records
+        self.reader.position = len(records)
+        self.served(records)
+        self.close()
 
     def close(self) -> None:
         """The client has been served or is gone: it reads no more and its slot is free. Closing again does nothing."""
@@ -103,8 +118,8 @@ class Answer:
             return
         reader, sealed = self.reader, self.generation.sealed
         reader.close()
-        is_at_end = sealed is not None and reader.position == len(self.generation.records)
-        is_whole = is_at_end and sealed is not None and sealed.state is State.DONE
+        is_at_end = reader.position == len(self.generation.records)
+        is_whole = is_at_end and self.generation.state is State.DONE
         self._publish(
             AnswerServed(
                 thread_id=self.thread_id,

@@ -118,7 +118,7 @@ class RateLimited(RequestRefused):
 
     def __init__(self, retry_after_s: float, quota: Quota) -> None:
         super().__init__(
-            f"{quota.rate.amount} requests in {quota.rate.per_s:g} s are allowed; the next one in {retry_after_s:.1f} s."
+            f"{quota.rate.amount} requests in {quota.rate.per_s:g} s are allowed; wait {retry_after_s:.1f} s."
         )
         self.retry_after_s = retry_after_s
         self.quota = quota

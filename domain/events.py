@@ -118,6 +118,17 @@ class AnswerServed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeEnded:
+    """A client's exchange is over: `endpoint` is the route's template, `duration_s` lasts to the last byte."""
+
+    thread_id: str
+    method: str
+    endpoint: str
+    status: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageTimed:
     """A tracked request has spent `duration_s` in `stage`; `error_type` when the stage ended it."""
 

@@ -215,6 +215,9 @@ class Failover:
             outcome, reason = _outcome(failure), failure.reason
             progress.failed(route, failure)
             raise
+        except Exception:
+            outcome, reason = "defect", "a defect of ours"
+            raise
         finally:
             permit.abandon()
             self._publish(

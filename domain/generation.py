@@ -143,6 +143,12 @@ class Generation:
         last = self.records[-1]
         return last if isinstance(last, Sealed) else None
 
+    @property
+    def provider(self) -> str:
+        """The one that is being asked, or was last; empty before the first."""
+        changes = (record for record in reversed(self.records) if isinstance(record, ProviderChange))
+        return next((change.provider for change in changes), "")
+
     def claim(self) -> int:
         """The epoch of a new leader; every earlier leader is refused from now on.
 

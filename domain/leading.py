@@ -99,7 +99,7 @@ class Leaders:
             with task.trace.stage("5"):
                 await self._failover.answer(task.request, task.routes, progress, write)
         except AnswerFailed as answer_failed:
-            return progress.sealed(State.FAILED, self._clock(), answer_failed)
+            return progress.sealed(State.FAILED, self._clock(), _without_frames(answer_failed))
         except Exception as defect:  # noqa: BLE001  # whatever it is, the readers must hear that the answer ended
             self._publish(DefectFound(thread_id=progress.thread_id, error=defect))
             return progress.sealed(
@@ -125,3 +125,9 @@ class Leaders:
         recording = Recording(generation, self._unix_now())
         for cache in self._caches:
             await cache.put(generation.opened.fingerprint, recording)
+
+
+def _without_frames(failure: AnswerFailed) -> AnswerFailed:
+    """`failure` without what led to it: it is kept as long as the generation, and must not keep every frame alive."""
+    failure.__cause__ = failure.__context__ = None
+    return failure.with_traceback(None)

@@ -26,6 +26,18 @@ class Provider(Protocol):
         """
         ...
 
+    async def check(self) -> None:
+        """The provider has answered a question that costs nothing (which models it has), with our key.
+
+        Raises:
+            ProviderError: it has not.
+        """
+        ...
+
+    async def close(self) -> None:
+        """All calls are ended and all connections closed; the provider is not used again."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:

@@ -1,0 +1,1 @@
+"""HTTP in, one call of the domain, HTTP out."""

@@ -39,9 +39,10 @@ class MemoryRateLimiter:
         if rate is None:
             return
         self._publish(RateChecked(path="local"))
-        retry_after_s = self._bucket(caller, rate).spend(self._clock())
+        bucket, now_s = self._bucket(caller, rate), self._clock()
+        retry_after_s = bucket.spend(now_s)
         if retry_after_s:
-            raise RateLimited(retry_after_s)
+            raise RateLimited(retry_after_s, bucket.quota(caller.tier, now_s))
 
     async def refund(self, caller: Caller) -> None:
         """Give back a token whose work was not needed."""

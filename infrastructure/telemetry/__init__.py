@@ -1,0 +1,1 @@
+"""Listeners: what happened, as metrics, log lines and health."""

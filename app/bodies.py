@@ -1,0 +1,176 @@
+"""Request bodies: what may stand in them, and the domain values they become."""
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from litestar import Request
+
+from app.headers import THREAD_ID
+from domain.chat import ChatRequest
+from domain.errors import FieldError, InvalidRequest
+
+Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Stop = Annotated[str, msgspec.Meta(min_length=1)] | Annotated[list[str], msgspec.Meta(min_length=1, max_length=4)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class StreamMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+
+
+class StreamBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST /v1/stream: a `query`, or the `messages` of a conversation, for a `model`."""
+
+    model: Name
+    query: str | None = None
+    messages: Annotated[list[StreamMessage], msgspec.Meta(min_length=1)] | None = None
+    provider: Name | None = None
+    thread_id: Annotated[str, msgspec.Meta(pattern=f"^{THREAD_ID.pattern}$")] | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    max_tokens: Count | None = None
+    stop: Stop | None = None
+    seed: Seed | None = None
+
+
+class StreamOptions(msgspec.Struct, kw_only=True):
+    """How OpenAI's streams are delivered."""
+
+    include_usage: bool | None = None
+
+
+class CompletionMessage(msgspec.Struct, kw_only=True):
+    """One turn of a conversation in OpenAI's form; its other fields go to the provider unchanged."""
+
+    role: Name
+    content: str | list[dict[str, Any]] | None = None
+
+
+class CompletionBody(msgspec.Struct, kw_only=True):
+    """The body of POST /v1/chat/completions, as far as Weir reads it; all else goes to the provider unchanged."""
+
+    model: Name
+    messages: Annotated[list[CompletionMessage], msgspec.Meta(min_length=1)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    stop: Stop | None = None
+    seed: Seed | None = None
+
+
+_OPTIONS = ("temperature", "top_p", "max_tokens", "stop", "seed")
+_NOT_FOR_PROVIDERS = frozenset({"model", "messages", "stream", "stream_options"})
+
+T = TypeVar("T")
+_stream_body = msgspec.json.Decoder(StreamBody)
+_json_object = msgspec.json.Decoder(dict[str, Any])
+
+
+async def read_json(request: Request[Any, Any, Any]) -> bytes:
+    """The body, which says that it is JSON.
+
+    Raises:
+        InvalidRequest: the Content-Type is another.
+        HTTPException: the body is larger than allowed; it has not been read whole.
+    """
+    content_type = request.headers.get("content-type", "application/json")
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise InvalidRequest(FieldError("Content-Type", f"{content_type!r}: application/json is needed"))
+    return await request.body()
+
+
+def parse_stream_body(body: bytes, max_query_chars: int) -> tuple[StreamBody, ChatRequest]:
+    """What POST /v1/stream asks.
+
+    Raises:
+        InvalidRequest: naming the field and what would be right.
+    """
+    parsed = _decoded(_stream_body, body)
+    if (parsed.query is None) == (parsed.messages is None):
+        raise InvalidRequest(FieldError("query", "either query or messages is needed, not both and not neither"))
+    messages: list[dict[str, Any]] = (
+        [{"role": "user", "content": parsed.query}]
+        if parsed.messages is None
+        else [{"role": message.role, "content": message.content} for message in parsed.messages]
+    )
+    _check_text("messages" if parsed.query is None else "query", messages, max_query_chars)
+    given = ((name, getattr(parsed, name)) for name in _OPTIONS)
+    options = {name: value for name, value in given if value is not None}
+    return parsed, ChatRequest(model=parsed.model, messages=tuple(messages), options=options, provider=parsed.provider)
+
+
+def parse_completion_body(body: bytes, max_query_chars: int) -> tuple[CompletionBody, ChatRequest]:
+    """What POST /v1/chat/completions asks; the fields that are not read here are among the request's options.
+
+    Raises:
+        InvalidRequest: naming the field and what would be right.
+    """
+    raw = _decoded(_json_object, body)
+    try:
+        parsed = msgspec.convert(raw, CompletionBody)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+    _check_text("messages", raw["messages"], max_query_chars)
+    options = {name: value for name, value in raw.items() if name not in _NOT_FOR_PROVIDERS}
+    return parsed, ChatRequest(model=parsed.model, messages=tuple(raw["messages"]), options=options)
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    try:
+        value = decoder.decode(body)
+        if b"\\u" in body:
+            msgspec.json.encode(value)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(FieldError("body", f"not JSON: {error}")) from None
+    except UnicodeError:
+        raise InvalidRequest(FieldError("body", "not Unicode text: UTF-8 without lone surrogates is needed")) from None
+    except RecursionError:
+        raise InvalidRequest(FieldError("body", "nested too deeply")) from None
+    return value
+
+
+def _check_text(field: str, messages: list[dict[str, Any]], max_chars: int) -> None:
+    """Some message says something, and all of them together not too much."""
+    texts = [text for message in messages for text in _texts(message.get("content"))]
+    length = sum(map(len, texts))
+    if length > max_chars:
+        raise InvalidRequest(FieldError(field, f"{length} characters; at most {max_chars} are allowed"))
+    if not any(map(str.strip, texts)) and all(isinstance(message.get("content"), str) for message in messages):
+        raise InvalidRequest(FieldError(field, "empty; a question is needed"))
+
+
+def _texts(content: Any) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    return [part["text"] for part in content or () if isinstance(part.get("text"), str)]
+
+
+_PLACE = re.compile(r" - at `\$\.?(.*)`$")
+_NAMED_FIELD = re.compile(r"(?:unknown|missing required) field `(.*?)`")
+
+
+def _invalid(error: msgspec.ValidationError) -> InvalidRequest:
+    """Msgspec's sentence as a field and a reason."""
+    text = str(error)
+    place, named = _PLACE.search(text), _NAMED_FIELD.search(text)
+    path = [place.group(1)] if place else []
+    field = ".".join(path + ([named.group(1)] if named else []))
+    return InvalidRequest(FieldError(field or "body", _PLACE.sub("", text)))
+
+
+def include_usage(body: CompletionBody) -> bool:
+    """Whether the client wants the usage as a last chunk."""
+    return bool(body.stream_options and body.stream_options.include_usage)

@@ -1,0 +1,35 @@
+"""`weir check`: whether each provider takes our key."""
+
+import asyncio
+from collections.abc import Callable
+
+from app.container import connect
+from config.catalogue import Catalogue
+from config.settings import Settings
+from domain.errors import ProviderError
+from domain.ports import Provider
+
+
+async def check_providers(settings: Settings, catalogue: Catalogue, tell: Callable[[str], None]) -> bool:
+    """Each provider has been asked for its models, and `tell` told what came of it; whether one can be used."""
+    providers = connect(catalogue.providers, settings.deadlines.connect_s)
+    try:
+        verdicts = [await _verdict(provider, settings.deadlines.first_token_s) for provider in providers.values()]
+    finally:
+        for provider in providers.values():
+            await provider.close()
+    for name, verdict in zip(providers, verdicts, strict=True):
+        tell(f"  {'fails' if verdict else 'ok   '} {name}{': ' + verdict if verdict else ''}")
+    return not all(verdicts)
+
+
+async def _verdict(provider: Provider, limit_s: float) -> str | None:
+    """What is wrong with the provider; None: nothing."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await provider.check()
+    except ProviderError as failure:
+        return failure.reason
+    except TimeoutError:
+        return f"did not answer within {limit_s:g} s"
+    return None

@@ -1,0 +1,76 @@
+"""OpenAI's routes: chat completions, and the list of models."""
+
+from typing import Any
+
+from litestar import Controller, Request, get, post
+from litestar.response.base import ASGIResponse
+
+from app.authentication import caller_of
+from app.bodies import include_usage, parse_completion_body, read_json
+from app.completion import completion
+from app.completion_chunks import CompletionChunks, replay
+from app.dependencies import HttpPolicyDep, LifecycleDep
+from app.headers import STREAM_HEADERS, answer_headers
+from app.sse import EventStream, wait_for_end, wait_for_start
+from app.threads import thread_id_of
+from domain.answer import Answer
+from domain.caching import parse_cache_control
+from domain.lifecycle import Ask
+
+Http = Request[Any, Any, Any]
+
+
+class CompletionController(Controller):
+    """What an OpenAI SDK calls."""
+
+    tags = ("OpenAI-compatible",)
+
+    @post("/v1/chat/completions", status_code=200)
+    async def ask(self, request: Http, lifecycle: LifecycleDep, policy: HttpPolicyDep) -> ASGIResponse:
+        """Create a chat completion, as a stream or whole."""
+        body, chat = parse_completion_body(await read_json(request), policy.max_query_chars)
+        directives = parse_cache_control(request.headers.get("cache-control"))
+        answer = await lifecycle.ask(
+            Ask(
+                request=chat,
+                caller=caller_of(request),
+                thread_id=thread_id_of(request),
+                directives=directives,
+            )
+        )
+        if not body.stream:
+            return await _whole(answer, request)
+        return await _stream(answer, request, policy.heartbeat_s, has_usage=include_usage(body))
+
+    @get("/v1/models")
+    async def models(self, policy: HttpPolicyDep) -> dict[str, Any]:
+        """List the models of the catalogue."""
+        return {"object": "list", "data": [_model(name, policy) for name in policy.models]}
+
+
+def _model(name: str, policy: HttpPolicyDep) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": int(policy.began_at_s), "owned_by": policy.models[name]}
+
+
+async def _stream(answer: Answer, request: Http, heartbeat_s: float, *, has_usage: bool) -> ASGIResponse:
+    """The answer as chunks. A failure before the first one is an HTTP status, if it comes before a heartbeat is due."""
+    if answer.cache.is_hit:
+        answer.served_whole()
+        return ASGIResponse(body=replay(answer, has_usage=has_usage), headers=STREAM_HEADERS | answer_headers(answer))
+    await wait_for_start(answer, request.receive, heartbeat_s)
+    sealed = answer.generation.sealed
+    if sealed and sealed.failure and not sealed.chunk_count:
+        answer.close()
+        raise sealed.failure.with_traceback(None)
+    return EventStream(answer, CompletionChunks(answer, has_usage=has_usage), heartbeat_s)
+
+
+async def _whole(answer: Answer, request: Http) -> ASGIResponse:
+    """The answer as one object, once it is whole; half an answer is an error."""
+    sealed = await wait_for_end(answer, request.receive)
+    if sealed.failure:
+        answer.close()
+        raise sealed.failure.with_traceback(None)
+    answer.served_whole()
+    headers = {"cache-control": "no-store"} | answer_headers(answer)
+    return ASGIResponse(body=completion(answer.generation), headers=headers)

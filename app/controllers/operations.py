@@ -1,0 +1,37 @@
+"""Health and metrics: what probes and Prometheus ask."""
+
+from typing import Any
+
+from litestar import Controller, Response, get
+from litestar.response.base import ASGIResponse
+
+from app.dependencies import HealthDep, MetricsDep
+
+
+class OperationsController(Controller):
+    """What operators' machines read."""
+
+    tags = ("Operations",)
+
+    @get("/health/live")
+    async def live(self) -> dict[str, str]:
+        """The process is up."""
+        return {"status": "live"}
+
+    @get("/health/ready")
+    async def ready(self, health: HealthDep) -> Response[dict[str, str]]:
+        """Whether work may be sent here: 503 while no provider can be used."""
+        is_ready = health.is_ready
+        return Response({"status": "ready" if is_ready else "not ready"}, status_code=200 if is_ready else 503)
+
+    @get("/health")
+    async def health(self, health: HealthDep) -> Response[dict[str, Any]]:
+        """All checks."""
+        is_ready = health.is_ready
+        body = {"status": "healthy" if is_ready else "unhealthy", "checks": health.checks()}
+        return Response(body, status_code=200 if is_ready else 503)
+
+    @get("/metrics")
+    async def metrics(self, metrics: MetricsDep) -> ASGIResponse:
+        """Prometheus' text format."""
+        return ASGIResponse(body=metrics.text(), headers={"content-type": metrics.content_type})

@@ -1,0 +1,77 @@
+"""/v1/stream and /v1/streams: ask, come back, stop."""
+
+from typing import Annotated, Any, Literal
+
+from litestar import Controller, Request, delete, get, post
+from litestar.params import FromPath, FromQuery, HeaderParameter
+from litestar.response.base import ASGIResponse
+
+from app.authentication import caller_of
+from app.bodies import parse_stream_body, read_json
+from app.completion_chunks import CompletionChunks
+from app.dependencies import HttpPolicyDep, LifecycleDep
+from app.headers import STREAM_HEADERS, answer_headers
+from app.named_events import NamedEvents, replay
+from app.sse import EventStream
+from app.threads import own_thread_id, thread_id_of
+from domain.caching import parse_cache_control
+from domain.errors import FieldError, InvalidRequest
+from domain.lifecycle import Ask
+
+Http = Request[Any, Any, Any]
+
+
+class StreamController(Controller):
+    """Answers in named events."""
+
+    tags = ("Streams",)
+
+    @post("/v1/stream", status_code=200)
+    async def ask(self, request: Http, lifecycle: LifecycleDep, policy: HttpPolicyDep) -> ASGIResponse:
+        """Ask, and be answered in named events: status, chunk, and at last complete or error."""
+        body, chat = parse_stream_body(await read_json(request), policy.max_query_chars)
+        directives = parse_cache_control(request.headers.get("cache-control"))
+        thread_id = thread_id_of(request, body.thread_id)
+        answer = await lifecycle.ask(
+            Ask(request=chat, caller=caller_of(request), thread_id=thread_id, directives=directives)
+        )
+        if not answer.cache.is_hit:
+            return EventStream(answer, NamedEvents(answer), policy.heartbeat_s)
+        answer.served_whole()
+        return ASGIResponse(body=replay(answer), headers=STREAM_HEADERS | answer_headers(answer))
+
+    @get("/v1/streams/{stream_id:str}")
+    async def join(  # noqa: PLR0917  # the framework passes by name
+        self,
+        request: Http,
+        lifecycle: LifecycleDep,
+        policy: HttpPolicyDep,
+        stream_id: FromPath[str],
+        last_event_id: FromQuery[str | None] = None,
+        last_event_id_header: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
+        format: FromQuery[Literal["openai"] | None] = None,  # noqa: A002  # the contract's name
+        include_usage: FromQuery[bool] = False,  # noqa: FBT002  # a query has no keywords
+    ) -> ASGIResponse:
+        """Join a stream from its start, or rejoin it after the event that was seen last."""
+        after = _event_number(last_event_id_header or last_event_id)
+        answer = await lifecycle.join(stream_id, caller_of(request), own_thread_id(request), after)
+        request.scope["state"]["thread_id"] = answer.thread_id
+        if answer.has_nothing_left:
+            answer.close()
+            return ASGIResponse(status_code=204, headers=answer_headers(answer))
+        view = CompletionChunks(answer, has_usage=include_usage) if format else NamedEvents(answer)
+        return EventStream(answer, view, policy.heartbeat_s)
+
+    @delete("/v1/streams/{stream_id:str}", status_code=204)
+    async def stop(self, request: Http, lifecycle: LifecycleDep, stream_id: FromPath[str]) -> None:
+        """Stop a stream: the provider's call is ended, and every reader is told that it was cancelled."""
+        await lifecycle.stop(stream_id, caller_of(request))
+
+
+def _event_number(text: str | None) -> int | None:
+    """The number that a Last-Event-ID is; nothing when there is none."""
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):  # noqa: PLR2004  # no stream has a billion events
+        raise InvalidRequest(FieldError("Last-Event-ID", f"{text!r}: the number of an event is needed, such as 17"))
+    return int(text)

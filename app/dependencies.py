@@ -1,0 +1,53 @@
+"""What controllers may ask for, by type. The container provides it; mypy checks it, not the framework."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
+
+from domain.lifecycle import Lifecycle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpPolicy:
+    """What the controllers are told by the configuration.
+
+    `models` are the catalogue's names, each with the provider that is asked first; `began_at_s` is Unix time.
+    """
+
+    heartbeat_s: float
+    max_request_bytes: int
+    max_query_chars: int
+    models: Mapping[str, str]
+    began_at_s: float
+
+
+class HealthChecks(Protocol):
+    """What /health tells."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether work may be sent here."""
+        ...
+
+    def checks(self) -> dict[str, Any]:
+        """Every check, by name."""
+        ...
+
+
+class Metrics(Protocol):
+    """What /metrics tells."""
+
+    content_type: str
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        ...
+
+
+LifecycleDep = NamedDependency[SkipValidation[Lifecycle]]
+HttpPolicyDep = NamedDependency[SkipValidation[HttpPolicy]]
+HealthDep = NamedDependency[SkipValidation[HealthChecks]]
+MetricsDep = NamedDependency[SkipValidation[Metrics]]

@@ -1,0 +1,52 @@
+"""The outermost layer: a thread id for every exchange, and one event when it is over."""
+
+from collections.abc import Callable
+from time import perf_counter
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.threads import begin_thread
+from domain.events import ExchangeEnded, Publish
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Edge:
+    """An ASGI application around `app`."""
+
+    def __init__(self, app: ASGIApp, publish: Publish, clock: Callable[[], float] = perf_counter) -> None:
+        self._app = app
+        self._publish = publish
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one exchange; every response carries a thread id."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        began_s, status, method = self._clock(), 500, str(scope.get("method"))
+        begin_thread(scope)
+
+        async def send_with_thread(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = list(message["headers"])
+                if not any(name == b"x-thread-id" for name, _ in headers):
+                    headers.append((b"x-thread-id", scope["state"]["thread_id"].encode()))
+                message["headers"] = headers
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_thread)
+        finally:
+            self._publish(
+                ExchangeEnded(
+                    thread_id=scope["state"]["thread_id"],
+                    method=method if method in _METHODS else "OTHER",
+                    endpoint=scope.get("path_template") or "unmatched",
+                    status=status,
+                    duration_s=self._clock() - began_s,
+                )
+            )

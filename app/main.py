@@ -1,0 +1,92 @@
+"""The composition root of the HTTP side."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from litestar import Litestar, Request, Response
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.types import ASGIApp
+
+from app.container import Container
+from app.controllers.completions import CompletionController
+from app.controllers.operations import OperationsController
+from app.controllers.streams import StreamController
+from app.dependencies import HealthChecks, HttpPolicy, Metrics
+from app.edge import Edge
+from app.errors import ClientGone, on_client_gone, on_http_exception, on_weir_error
+from domain.errors import Internal, WeirError
+from domain.events import DefectFound
+from domain.lifecycle import Lifecycle
+
+
+def create_app(container: Container) -> ASGIApp:
+    """The whole service as an ASGI application; tests pass a container with overridden adapters."""
+    return Edge(create_litestar(container), container.events().publish)
+
+
+def create_litestar(container: Container) -> Litestar:
+    """The routes, and what they are given."""
+    policy = container.http_policy()
+    return Litestar(
+        route_handlers=[StreamController, CompletionController, OperationsController],
+        dependencies=_dependencies(container),
+        exception_handlers={
+            WeirError: on_weir_error,
+            HTTPException: on_http_exception,
+            ClientGone: on_client_gone,
+            Exception: _on_defect(container),
+        },
+        lifespan=[_lifespan(container)],
+        request_max_body_size=policy.max_request_bytes,
+        openapi_config=OpenAPIConfig(
+            title="Weir", version=container.version(), path="/schema", render_plugins=[JsonRenderPlugin()]
+        ),
+        logging_config=None,
+    )
+
+
+def _dependencies(container: Container) -> dict[str, Provide]:
+    def lifecycle() -> Lifecycle:
+        return container.lifecycle()
+
+    def policy() -> HttpPolicy:
+        return container.http_policy()
+
+    def health() -> HealthChecks:
+        return container.health()
+
+    def metrics() -> Metrics:
+        return container.metrics()
+
+    named = {"lifecycle": lifecycle, "policy": policy, "health": health, "metrics": metrics}
+    return {name: Provide(provide, sync_to_thread=False) for name, provide in named.items()}
+
+
+def _lifespan(container: Container) -> Any:
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncGenerator[None]:
+        container.event_log()
+        container.metrics()
+        container.health()
+        container.lifecycle()
+        try:
+            yield
+        finally:
+            await container.leaders().close()
+            for provider in container.providers_by_name().values():
+                await provider.close()
+
+    return lifespan
+
+
+def _on_defect(container: Container) -> Any:
+    def on_defect(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        """Log what happened; tell the client only that it did."""
+        container.events().publish(DefectFound(thread_id=request.scope["state"]["thread_id"], error=error))
+        return on_weir_error(request, Internal("Weir failed; its log says more under this thread id."))
+
+    return on_defect

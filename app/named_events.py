@@ -1,0 +1,158 @@
+"""The events of /v1/stream: status, chunk, complete, error."""
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from app.errors import encode_json, problem
+from domain.answer import Answer, CacheStatus
+from domain.chat import Chunk, Usage
+from domain.generation import Generation, ProviderChange, Record, Sealed
+
+FOLLOWING_NUMBER = 1
+"""The number of the record that says who is asked first; those who do not cause the call are told otherwise there."""
+
+
+def event(name: bytes, number: int, data: object) -> bytes:
+    """One event; JSON as we encode it never has a raw newline."""
+    return b"event: %b\nid: %d\ndata: %b\n\n" % (name, number, encode_json(data))
+
+
+class SharedEvents:
+    """The events that are the same for every reader of a generation, encoded once: chunks and changes of provider."""
+
+    __slots__ = ("__weakref__", "_chunk_count", "_frames", "_generation")
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+        self._frames: list[bytes] = []
+        self._chunk_count = 0
+
+    def between(self, first: int, end: int) -> list[bytes]:
+        """The events numbered `first` to `end` - 1."""
+        for number in range(len(self._frames), end):
+            self._frames.append(self._encode(number, self._generation.records[number]))
+        return self._frames[first:end]
+
+    def _encode(self, number: int, record: Record) -> bytes:
+        match record:
+            case Chunk():
+                self._chunk_count += 1
+                return _chunk(number, self._chunk_count, record)
+            case ProviderChange():
+                return event(b"status", number, _change(record))
+            case _:
+                return b""
+
+
+_shared: WeakValueDictionary[str, SharedEvents] = WeakValueDictionary()
+_replays: WeakKeyDictionary[Generation, bytes] = WeakKeyDictionary()
+
+
+class NamedEvents:
+    """A client's view: the shared events, and its own first, second (unless it caused the call) and last one."""
+
+    __slots__ = ("_answer", "_shared")
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        stream_id = answer.stream_id
+        shared = _shared.get(stream_id)
+        if shared is None:
+            shared = _shared[stream_id] = SharedEvents(answer.generation)
+        self._shared = shared
+
+    def encode(self, records: Sequence[Record], first_number: int) -> bytes:
+        """The events for `records`, of which the first is number `first_number`."""
+        end = first_number + len(records)
+        frames = self._shared.between(first_number, end)
+        if first_number == 0:
+            frames[0] = self._opening()
+        if self._tells_otherwise and first_number <= FOLLOWING_NUMBER < end:
+            frames[FOLLOWING_NUMBER - first_number] = b""
+        if isinstance(last := records[-1], Sealed):
+            frames[-1] = ending(self._answer, last, end - 1)
+        return b"".join(frames)
+
+    @property
+    def _tells_otherwise(self) -> bool:
+        return self._answer.cache is CacheStatus.COALESCED
+
+    def _opening(self) -> bytes:
+        following = event(b"status", FOLLOWING_NUMBER, {"status": "following"}) if self._tells_otherwise else b""
+        return validated(self._answer) + following
+
+
+def validated(answer: Answer) -> bytes:
+    """The first event of every stream."""
+    return event(b"status", 0, {"status": "validated", "thread_id": answer.thread_id, "stream_id": answer.stream_id})
+
+
+def replay(answer: Answer) -> bytes:
+    """The whole body for a stored answer: all but its first two events and the last was encoded once."""
+    generation = answer.generation
+    end = len(generation.records) - 1
+    shared = _replays.get(generation)
+    if shared is None:
+        shared = _replays[generation] = b"".join(SharedEvents(generation).between(0, end)[FOLLOWING_NUMBER + 1 :])
+    hit = event(b"status", FOLLOWING_NUMBER, {"status": "cache_hit", "tier": answer.cache})
+    sealed = generation.sealed
+    assert sealed is not None  # noqa: S101  # only whole answers are stored
+    return b"".join((validated(answer), hit, shared, ending(answer, sealed, end)))
+
+
+def ending(answer: Answer, sealed: Sealed, number: int) -> bytes:
+    """The last event: `complete`, or the `error` that says why there is none."""
+    if sealed.failure is not None:
+        return event(b"error", number, problem(sealed.failure, answer.thread_id))
+    is_hit = answer.cache.is_hit
+    duration_s = answer.duration_s if is_hit else sealed.duration_s
+    ttft_s = duration_s if is_hit else sealed.ttft_s
+    data = {
+        "thread_id": answer.thread_id,
+        "stream_id": answer.stream_id,
+        "provider": sealed.provider,
+        "model": sealed.model,
+        "cache": answer.cache,
+        "chunk_count": sealed.chunk_count,
+        "finish_reason": sealed.finish_reason,
+        "usage": sealed.usage and usage_fields(sealed.usage),
+        "cost_usd": 0.0 if answer.cache.spares_a_call else sealed.cost_usd,
+        "saved_usd": answer.saved_usd(sealed),
+        "ttft_ms": None if ttft_s is None else round(ttft_s * 1000, 1),
+        "duration_ms": round(duration_s * 1000, 1),
+    }
+    return event(b"complete", number, data)
+
+
+def usage_fields(usage: Usage) -> dict[str, Any]:
+    """The provider's counts as OpenAI names them."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        **usage.details,
+    }
+
+
+def _chunk(number: int, chunk_index: int, chunk: Chunk) -> bytes:
+    more = {**(chunk.delta or {}), **(chunk.choice or {}), **({"index": chunk.index} if chunk.index else {})}
+    return b'event: chunk\nid: %d\ndata: {"content":%b,"chunk_index":%d,"finish_reason":%b%b\n\n' % (
+        number,
+        encode_json(chunk.content),
+        chunk_index,
+        b"null" if chunk.finish_reason is None else encode_json(chunk.finish_reason),
+        b"," + encode_json(more)[1:] if more else b"}",
+    )
+
+
+def _change(change: ProviderChange) -> dict[str, Any]:
+    if change.previous is None:
+        return {"status": change.status, "provider": change.provider, "model": change.model}
+    return {
+        "status": change.status,
+        "from": change.previous,
+        "to": change.provider,
+        "model": change.model,
+        "reason": change.reason,
+    }

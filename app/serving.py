@@ -1,0 +1,61 @@
+"""Granian, set up so that the service's own limits speak first."""
+
+import socket
+from collections.abc import Callable
+
+from granian import Granian
+from granian.constants import Interfaces, Loops
+from granian.http import HTTP2Settings
+from granian.log import LogLevels
+
+from config.settings import Settings
+
+_SPARE_CONNECTIONS = 4096
+"""Connections that Granian holds beyond our own limit, idle ones and probes among them: ours answers, its own hangs."""
+
+_STDERR_LOG = {
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "generic", "stream": "ext://sys.stderr"},
+        "access": {"class": "logging.NullHandler"},
+    }
+}
+
+
+class PortTaken(Exception):
+    """Something listens at that address already."""
+
+
+def serve(settings: Settings, host: str, port: int, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, having told `announce` the address; port 0 takes a free one.
+
+    Raises:
+        PortTaken: the address cannot be had.
+    """
+    port = _free_port(host, port)
+    connections = settings.limits.max_connections + _SPARE_CONNECTIONS
+    server = Granian(
+        "app.asgi:application",
+        factory=True,
+        address=host,
+        port=port,
+        interface=Interfaces.ASGI,
+        loop=Loops.uvloop,
+        websockets=False,
+        backlog=connections,
+        backpressure=connections,
+        http2_settings=HTTP2Settings(max_concurrent_streams=settings.limits.max_connections),
+        log_level=LogLevels.warning,
+        log_dictconfig=_STDERR_LOG,
+    )
+    server.on_startup(lambda: announce(f"http://{host}:{port}"))
+    server.serve()
+
+
+def _free_port(host: str, port: int) -> int:
+    """The port to listen on. Granian would share a taken one with whoever has it, and each would get some requests."""
+    try:
+        with socket.create_server((host, port)) as probe:
+            found: int = probe.getsockname()[1]
+            return found
+    except OSError as error:
+        raise PortTaken(f"{host}:{port} cannot be listened on: {error.strerror}") from error

@@ -1,0 +1,136 @@
+"""Server-sent events on the wire.
+
+Source: WHATWG HTML, section 9.2 (server-sent events).
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Send
+
+from app.errors import ClientGone
+from app.headers import STREAM_HEADERS, answer_headers
+from domain.answer import Answer
+from domain.chat import Chunk
+from domain.generation import Record, Sealed
+
+HEARTBEAT = b":\n\n"
+
+
+class View(Protocol):
+    """One client's form of a generation's records."""
+
+    def encode(self, records: Sequence[Record], first_number: int) -> bytes:
+        """The events for `records`, of which the first is number `first_number`; may be empty."""
+        ...
+
+
+@asynccontextmanager
+async def until_client_leaves(receive: Receive) -> AsyncGenerator[None]:
+    """Cancel what is inside, once, when the client disconnects.
+
+    Raises:
+        ClientGone: the client has disconnected.
+    """
+    inside, is_gone = asyncio.current_task(), False
+    assert inside is not None  # noqa: S101  # a coroutine runs in a task
+
+    async def watch() -> None:
+        nonlocal is_gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        is_gone = True
+        inside.cancel()
+
+    watcher = asyncio.get_running_loop().create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not is_gone or inside.uncancel():
+            raise
+        raise ClientGone from None
+    finally:
+        watcher.cancel()
+
+
+class EventStream(ASGIResponse):
+    """Sends an answer's records as they come, and a comment after `heartbeat_s` of silence; then closes the answer.
+
+    The framework's own streaming responses are not used: their cleanup does not finish when a client leaves.
+    """
+
+    __slots__ = ("_answer", "_heartbeat_s", "_view")
+    _should_set_content_length = False
+
+    def __init__(self, answer: Answer, view: View, heartbeat_s: float) -> None:
+        super().__init__(headers=STREAM_HEADERS | answer_headers(answer))
+        self._answer = answer
+        self._view = view
+        self._heartbeat_s = heartbeat_s
+
+    async def send_body(self, send: Send, receive: Receive) -> None:
+        """All events have been sent, or the client is gone; the answer is closed."""
+        try:
+            async with until_client_leaves(receive):
+                await self._send_records(send)
+        except ClientGone:
+            pass
+        finally:
+            self._answer.close()
+
+    async def _send_records(self, send: Send) -> None:
+        reader, is_sealed = self._answer.reader, False
+        while not is_sealed:
+            number = reader.position
+            records = await reader.read(self._heartbeat_s)
+            is_sealed = bool(records) and type(records[-1]) is Sealed
+            body = self._view.encode(records, number) if records else HEARTBEAT
+            if body or is_sealed:
+                await send({"type": "http.response.body", "body": body, "more_body": not is_sealed})
+            if records:
+                self._answer.served(records)
+
+
+async def wait_for_start(answer: Answer, receive: Receive, limit_s: float) -> None:
+    """Return once the answer has a chunk or has ended, at the latest after `limit_s` seconds.
+
+    Raises:
+        ClientGone: the client has disconnected; the answer is closed.
+    """
+    async with _rewound(answer), until_client_leaves(receive):
+        try:
+            async with asyncio.timeout(limit_s):
+                while not any(isinstance(record, Chunk | Sealed) for record in await answer.reader.read(limit_s)):
+                    pass
+        except TimeoutError:
+            pass
+
+
+async def wait_for_end(answer: Answer, receive: Receive) -> Sealed:
+    """Return the last record, once it is there.
+
+    Raises:
+        ClientGone: the client has disconnected; the answer is closed.
+    """
+    async with _rewound(answer), until_client_leaves(receive):
+        while (sealed := answer.generation.sealed) is None:
+            await answer.reader.read(_A_LONG_TIME_S)
+    return sealed
+
+
+_A_LONG_TIME_S = 3600.0
+
+
+@asynccontextmanager
+async def _rewound(answer: Answer) -> AsyncGenerator[None]:
+    """Read ahead inside; afterwards the reader stands where it stood, or the answer is closed."""
+    position = answer.reader.position
+    try:
+        yield
+    except BaseException:
+        answer.close()
+        raise
+    answer.reader.position = position

@@ -1,0 +1,48 @@
+"""The thread id: what a client, the log and support find one exchange by."""
+
+from typing import Any
+from uuid import uuid4
+
+from litestar import Request
+from litestar.types import Scope
+
+from app.headers import THREAD_ID
+from domain.errors import FieldError, InvalidRequest
+
+_HEADER = b"x-thread-id"
+
+
+def begin_thread(scope: Scope) -> str:
+    """The client's thread id if it can be one, or else a new one; it is in the scope's state from now on."""
+    given = next((value for name, value in scope["headers"] if name == _HEADER), b"").decode("latin-1")
+    thread_id = given if THREAD_ID.fullmatch(given) else uuid4().hex
+    scope.setdefault("state", {})["thread_id"] = thread_id
+    return thread_id
+
+
+def own_thread_id(request: Request[Any, Any, Any]) -> str | None:
+    """The thread id that the client gave as a header.
+
+    Raises:
+        InvalidRequest: it cannot be one.
+    """
+    given = request.headers.get("x-thread-id")
+    if given is not None and not THREAD_ID.fullmatch(given):
+        reason = f"{given[:140]!r}: 1 to 128 of A-Z a-z 0-9 . _ : - are needed"
+        raise InvalidRequest(FieldError("X-Thread-ID", reason))
+    return given
+
+
+def thread_id_of(request: Request[Any, Any, Any], in_body: str | None = None) -> str:
+    """The exchange's thread id: the header's, the body's, or the one made for it.
+
+    Raises:
+        InvalidRequest: the header's cannot be one, or the body says otherwise.
+    """
+    given = own_thread_id(request)
+    if given and in_body and given != in_body:
+        raise InvalidRequest(FieldError("thread_id", "not the same as the X-Thread-ID header; one is enough"))
+    if in_body:
+        request.scope["state"]["thread_id"] = in_body
+    thread_id: str = request.scope["state"]["thread_id"]
+    return thread_id

@@ -1,0 +1,172 @@
+"""What happened, as one line each on stdout: JSON for machines, or for people."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from domain.events import (
+    AnswerServed,
+    AttemptEnded,
+    CacheHit,
+    CircuitChanged,
+    Coalesced,
+    DefectFound,
+    Events,
+    ExchangeEnded,
+    FailedOver,
+    GenerationSealed,
+    RequestAdmitted,
+    RequestTurnedAway,
+    StageTimed,
+)
+from domain.generation import State
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+_TURNED_AWAY_IN = {
+    "unknown_model": "1",
+    "at_capacity": "CP.2",
+    "too_many_connections": "CP.3",
+    "not_cached": "2",
+    "rate_limited": "3",
+    "all_providers_down": "4",
+}
+_HIT_IN = {"l1": "2.1", "l2": "2.2"}
+
+Log = structlog.typing.FilteringBoundLogger
+
+
+def make_log(*, level: str, form: str) -> Log:
+    """A logger that writes lines of at least `level` to stdout, in `form` json or console."""
+    shared: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    is_json = form == "json"
+    encoder = msgspec.json.Encoder(enc_hook=str)
+    renderer: Any = (
+        structlog.processors.JSONRenderer(serializer=lambda line, **_: encoder.encode(line))
+        if is_json
+        else structlog.dev.ConsoleRenderer()
+    )
+    logger: Any = structlog.BytesLogger(sys.stdout.buffer) if is_json else structlog.PrintLogger(sys.stdout)
+    wrapped: Log = structlog.wrap_logger(
+        logger,
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        cache_logger_on_first_use=True,
+    )
+    return wrapped.bind()
+
+
+class EventLog:
+    """Writes a line for each event worth one. No line has a prompt, an answer or a key."""
+
+    def __init__(self, *, log: Log, events: Events) -> None:
+        self._log = log
+        listeners: dict[type, Callable[[Any], None]] = {
+            RequestAdmitted: self._admitted,
+            RequestTurnedAway: self._turned_away,
+            CacheHit: self._hit,
+            Coalesced: self._coalesced,
+            AttemptEnded: self._attempt,
+            FailedOver: self._failed_over,
+            CircuitChanged: self._circuit,
+            GenerationSealed: self._sealed,
+            AnswerServed: self._served,
+            ExchangeEnded: self._exchange,
+            StageTimed: self._stage,
+            DefectFound: self._defect,
+        }
+        for kind, listener in listeners.items():
+            events.subscribe(kind, listener)
+
+    def _admitted(self, event: RequestAdmitted) -> None:
+        self._log.debug("request admitted", thread_id=event.thread_id, stage="CP.4", requested=event.model)
+
+    def _turned_away(self, event: RequestTurnedAway) -> None:
+        stage = _TURNED_AWAY_IN.get(event.code, "1")
+        self._log.info("request refused", thread_id=event.thread_id, stage=stage, error_type=event.code)
+
+    def _hit(self, event: CacheHit) -> None:
+        self._log.debug("cache hit", thread_id=event.thread_id, stage=_HIT_IN[event.tier], cache=event.tier)
+
+    def _coalesced(self, event: Coalesced) -> None:
+        self._log.debug("following", thread_id=event.thread_id, stage="2.3", stream_id=event.generation_id)
+
+    def _attempt(self, event: AttemptEnded) -> None:
+        is_failure = event.reason is not None
+        self._log.log(
+            LEVELS["warning" if is_failure else "debug"],
+            "attempt failed" if is_failure else "attempt ended",
+            thread_id=event.thread_id,
+            stage="5",
+            provider=event.provider,
+            model=event.model,
+            error_type=event.outcome if is_failure else None,
+            reason=event.reason,
+        )
+
+    def _failed_over(self, event: FailedOver) -> None:
+        self._log.warning(
+            "failover", thread_id=event.thread_id, stage="5", previous=event.previous, provider=event.provider
+        )
+
+    def _circuit(self, event: CircuitChanged) -> None:
+        self._log.warning("circuit changed", provider=event.provider, state=event.state.value)
+
+    def _sealed(self, event: GenerationSealed) -> None:
+        sealed = event.sealed
+        self._log.log(
+            LEVELS["warning" if sealed.state is State.FAILED else "info"],
+            "generation sealed",
+            thread_id=event.thread_id,
+            stage="6",
+            stream_id=event.generation_id,
+            state=sealed.state.value,
+            provider=sealed.provider,
+            model=sealed.model,
+            chunk_count=sealed.chunk_count,
+            duration_ms=round(sealed.duration_s * 1000, 1),
+            error_type=sealed.failure.code if sealed.failure else None,
+        )
+
+    def _served(self, event: AnswerServed) -> None:
+        self._log.info(
+            "answer served" if event.is_whole else "answer ended early",
+            thread_id=event.thread_id,
+            stage="CP.5",
+            provider=event.provider,
+            model=event.model,
+            cache=event.cache,
+            chunk_count=event.chunk_count,
+            duration_ms=round(event.duration_s * 1000, 1),
+        )
+
+    def _exchange(self, event: ExchangeEnded) -> None:
+        self._log.debug(
+            "exchange ended",
+            thread_id=event.thread_id,
+            method=event.method,
+            endpoint=event.endpoint,
+            status=event.status,
+            duration_ms=round(event.duration_s * 1000, 1),
+        )
+
+    def _stage(self, event: StageTimed) -> None:
+        self._log.debug(
+            "stage timed",
+            thread_id=event.thread_id,
+            stage=event.stage,
+            duration_ms=round(event.duration_s * 1000, 3),
+            error_type=event.error_type,
+        )
+
+    def _defect(self, event: DefectFound) -> None:
+        self._log.error(
+            "defect", thread_id=event.thread_id, error_type=type(event.error).__name__, exc_info=event.error
+        )

@@ -1,0 +1,141 @@
+"""What happened, counted for Prometheus under the names of the contract."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from domain.breaker import CircuitState
+from domain.events import (
+    AnswerServed,
+    AttemptEnded,
+    CacheHit,
+    CacheMiss,
+    CircuitChanged,
+    Coalesced,
+    Events,
+    ExchangeEnded,
+    FailedOver,
+    FirstChunkServed,
+    GenerationSealed,
+    RateChecked,
+    RequestTurnedAway,
+    StageTimed,
+)
+
+_CIRCUIT_LEVELS = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
+_SLOT_REFUSALS = {"at_capacity", "too_many_connections"}
+_STREAM_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_STAGE_BUCKETS = (0.00001, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
+
+
+class PrometheusMetrics:
+    """The process's metrics, kept by listening to `events`."""
+
+    def __init__(
+        self, *, events: Events, providers: Iterable[str], active_streams: Callable[[], float], version: str
+    ) -> None:
+        self._registry = CollectorRegistry(auto_describe=True)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self._registry)
+        self._gauge("sse_build_info", "The running version", "version").labels(version).set(1)
+        self._gauge("sse_active_connections", "Live streams").set_function(active_streams)
+        self._count_requests(events)
+        self._count_cache(events)
+        self._count_limits(events)
+        self._count_providers(events, providers)
+        self._count_usage(events)
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _count_requests(self, events: Events) -> None:
+        requests = self._counter("sse_requests_total", "Requests", "method", "endpoint", "status")
+        durations = self._histogram(
+            "sse_request_duration_seconds", "To the last byte", _STREAM_BUCKETS, "method", "endpoint"
+        )
+        stages = self._histogram("sse_stage_duration_seconds", "Of tracked requests", _STAGE_BUCKETS, "stage")
+        first_chunks = self._histogram(
+            "sse_time_to_first_token_seconds",
+            "From the request to its first chunk",
+            _STREAM_BUCKETS,
+            "provider",
+            "cache",
+        )
+
+        def ended(event: ExchangeEnded) -> None:
+            requests.labels(event.method, event.endpoint, event.status).inc()
+            durations.labels(event.method, event.endpoint).observe(event.duration_s)
+
+        events.subscribe(ExchangeEnded, ended)
+        events.subscribe(StageTimed, lambda event: stages.labels(event.stage).observe(event.duration_s))
+        events.subscribe(
+            FirstChunkServed, lambda event: first_chunks.labels(event.provider, event.cache).observe(event.seconds)
+        )
+
+    def _count_cache(self, events: Events) -> None:
+        hits = self._counter("sse_cache_hits_total", "Answers served from a store", "tier")
+        misses = self._counter("sse_cache_misses_total", "Requests for which no stored answer would do")
+        coalesced = self._counter("sse_coalesced_total", "Requests that joined an answer under way")
+        saved = self._counter("sse_saved_usd_total", "What stored and joined answers would have cost")
+        events.subscribe(CacheHit, lambda event: hits.labels(event.tier).inc())
+        events.subscribe(CacheMiss, lambda _: misses.inc())
+        events.subscribe(Coalesced, lambda _: coalesced.inc())
+        events.subscribe(AnswerServed, lambda event: saved.inc(event.saved_usd))
+
+    def _count_limits(self, events: Events) -> None:
+        checks = self._counter("sse_rate_limit_checks_total", "Buckets asked", "path")
+        exceeded = self._counter("sse_rate_limit_exceeded_total", "Requests over their rate", "tier")
+        rejected = self._counter("sse_connections_rejected_total", "Requests without a slot", "reason")
+
+        def turned_away(event: RequestTurnedAway) -> None:
+            if event.code == "rate_limited":
+                exceeded.labels(event.tier).inc()
+            elif event.code in _SLOT_REFUSALS:
+                rejected.labels(event.code).inc()
+
+        events.subscribe(RateChecked, lambda event: checks.labels(event.path).inc())
+        events.subscribe(RequestTurnedAway, turned_away)
+
+    def _count_providers(self, events: Events, providers: Iterable[str]) -> None:
+        attempts = self._counter("sse_provider_attempts_total", "Calls by how they ended", "provider", "outcome")
+        failovers = self._counter("sse_failovers_total", "Turns to the next provider", "from", "to", "phase")
+        states = self._gauge("sse_circuit_state", "0 closed, 1 half-open, 2 open", "provider")
+        transitions = self._counter("sse_circuit_transitions_total", "Changes of a circuit", "provider", "to")
+        for provider in providers:
+            states.labels(provider).set(0)
+
+        def changed(event: CircuitChanged) -> None:
+            states.labels(event.provider).set(_CIRCUIT_LEVELS[event.state])
+            transitions.labels(event.provider, event.state.value).inc()
+
+        events.subscribe(AttemptEnded, lambda event: attempts.labels(event.provider, event.outcome).inc())
+        events.subscribe(FailedOver, lambda event: failovers.labels(event.previous, event.provider, event.phase).inc())
+        events.subscribe(CircuitChanged, changed)
+
+    def _count_usage(self, events: Events) -> None:
+        tokens = self._counter("sse_tokens_total", "As providers count them", "provider", "direction")
+        cost = self._counter("sse_cost_usd_total", "By the catalogue's prices", "provider")
+
+        def sealed(event: GenerationSealed) -> None:
+            usage, provider = event.sealed.usage, event.sealed.provider
+            if usage and provider:
+                tokens.labels(provider, "in").inc(usage.prompt_tokens)
+                tokens.labels(provider, "out").inc(usage.completion_tokens)
+                cost.labels(provider).inc(event.sealed.cost_usd or 0.0)
+
+        events.subscribe(GenerationSealed, sealed)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self._registry)
