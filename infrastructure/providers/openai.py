@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from functools import partial
 from typing import cast
 
 import httpx2
@@ -12,8 +11,8 @@ import openai
 from domain.chat import ChatRequest, Chunk, Json
 from domain.selection import Route
 from infrastructure.providers.connections import connection_error
-from infrastructure.providers.openai_chunks import Event, read_chunks
-from infrastructure.providers.openai_errors import event_error, status_error
+from infrastructure.providers.openai_chunks import OpenAIReader
+from infrastructure.providers.openai_errors import status_error
 from infrastructure.providers.streams import BREAKS, read_stream
 
 _FAILURES = (openai.APIError, httpx2.InvalidURL, *BREAKS)
@@ -21,8 +20,6 @@ _FAILURES = (openai.APIError, httpx2.InvalidURL, *BREAKS)
 
 _HEADERS = {"content-type": "application/json", "accept": "text/event-stream", "accept-encoding": "identity"}
 _KEEPALIVE_S = 30.0
-
-_event_decoder = msgspec.json.Decoder(Event)
 
 
 class OpenAIProvider:
@@ -57,8 +54,8 @@ class OpenAIProvider:
         """See the port."""
         response = await self._post(route, request)
         try:
-            read = partial(self._read, model=route.model)
-            async with aclosing(read_stream(response.aiter_raw(), read, request.choice_count)) as chunks:
+            reader = OpenAIReader(route.model, self._api_key)
+            async with aclosing(read_stream(response.aiter_raw(), reader, request.choice_count)) as chunks:
                 yield chunks
         finally:
             await response.aclose()
@@ -83,12 +80,6 @@ class OpenAIProvider:
             raise status_error(error, route.model, self._api_key) from error
         except _FAILURES as error:
             raise connection_error(error, self._connect_timeout_s) from error
-
-    def _read(self, event: bytes, model: str) -> list[Chunk]:
-        read = _event_decoder.decode(event)
-        if read.error is not None:
-            raise event_error(read.error, model, self._api_key)
-        return read_chunks(read)
 
 
 def _body(route: Route, request: ChatRequest) -> dict[str, Json]:

@@ -1,15 +1,19 @@
 """Reads the events of an OpenAI stream: only what Weir needs is looked at, the rest stays as it is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from domain.chat import Chunk, Json, Usage
 from domain.errors import ProviderUnavailable
+from infrastructure.providers.openai_errors import event_error
 
 FAILED_REASONS: Mapping[str, str] = {"insufficient_system_resource": "ran out of resources"}
 """Finish reasons that mean the provider has failed. Source: DeepSeek's API reference, read 2026-11-23."""
+
+
+END_MARK = b"[DONE]"
 
 
 class Event(msgspec.Struct, gc=False):
@@ -20,13 +24,31 @@ class Event(msgspec.Struct, gc=False):
     error: Any = None
 
 
-def read_chunks(event: Event) -> list[Chunk]:
-    """The chunks of an event, in order, without those that say nothing.
+_decoder = msgspec.json.Decoder(Event)
 
-    Raises:
-        ProviderUnavailable: the provider has failed and says so in a finish reason.
-        TypeError, ValueError: it is not of the expected shape.
-    """
+
+class OpenAIReader:
+    """Reads the events of one answer by `model`."""
+
+    __slots__ = ("_api_key", "_model", "has_ended")
+
+    def __init__(self, model: str, api_key: str) -> None:
+        self._model = model
+        self._api_key = api_key
+        self.has_ended = False
+
+    def read(self, data: bytes) -> Iterable[Chunk]:
+        """The chunks of an event, in order, without those that say nothing."""
+        if data == END_MARK:
+            self.has_ended = True
+            return ()
+        event = _decoder.decode(data)
+        if event.error is not None:
+            raise event_error(event.error, self._model, self._api_key)
+        return _chunks(event)
+
+
+def _chunks(event: Event) -> list[Chunk]:
     chunks = [chunk for choice in event.choices or () if (chunk := _chunk(choice)) is not None]
     if event.usage is not None:
         chunks.append(Chunk(usage=_usage(event.usage)))

@@ -31,12 +31,11 @@ class EventParser:
         Raises:
             EventTooLarge: the event under way is longer than any answer has need of.
         """
-        if not self._size and data[:6] == b"data: " and data[-2:] == b"\n\n" and b"\r" not in data:
-            events = data[6:-2].split(b"\n\ndata: ")
-            if data.count(b"\n") == 2 * len(events):
-                self._has_begun, self._ended_in_cr = True, False
-                return events
-        return self._feed(data)
+        events = _whole_events(data) if not self._size and data[:6] == b"data: " else None
+        if events is None:
+            return self._feed(data)
+        self._has_begun, self._ended_in_cr = True, False
+        return events
 
     def close(self) -> list[bytes]:
         """The data of the event that lacks only its blank line when the body ends, as some servers leave their last."""
@@ -87,3 +86,15 @@ class EventParser:
         name, _, value = line.partition(b":")
         if name == b"data":
             self._lines.append(value.removeprefix(b" "))
+
+
+def _whole_events(data: bytes) -> list[bytes] | None:
+    """The events, where there is nothing but whole ones of one line of data each; None otherwise."""
+    end = b"\r\n\r\n" if data[-4:] == b"\r\n\r\n" else b"\n\n"
+    if data[-len(end) :] != end:
+        return None
+    events = data[6 : -len(end)].split(end + b"data: ")
+    line_ends = 2 * len(events)
+    if data.count(b"\n") != line_ends or data.count(b"\r") != (line_ends if len(end) > 2 else 0):  # noqa: PLR2004
+        return None
+    return events

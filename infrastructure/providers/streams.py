@@ -1,6 +1,7 @@
 """Reads a provider's stream to its end, and tells a whole answer from one that was cut."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from typing import Protocol
 
 import aiohttp
 import httpx2
@@ -10,29 +11,39 @@ from domain.chat import Chunk
 from domain.errors import ProviderUnavailable
 from infrastructure.providers.sse import EventParser
 
-END_MARK = b"[DONE]"
-
 BREAKS = (httpx2.HTTPError, aiohttp.ClientError, OSError)
 """What reading a body can end with: aiohttp's errors, and the names that the transport of an SDK gives them."""
 
 _WRONG = (msgspec.MsgspecError, TypeError, ValueError)
 
-Read = Callable[[bytes], Iterable[Chunk]]
-"""Reads one event; what is not of the expected shape raises one of msgspec's errors, TypeError or ValueError."""
+
+class Reader(Protocol):
+    """Knows one provider's events. `has_ended` is true after the one that is its last."""
+
+    has_ended: bool
+
+    def read(self, event: bytes) -> Iterable[Chunk]:
+        """The chunks of one event.
+
+        Raises:
+            ProviderError: the event says that the provider has failed or refuses.
+            msgspec.MsgspecError, TypeError, ValueError: it is not of the expected shape.
+        """
+        ...
 
 
-async def read_stream(body: AsyncIterator[bytes], read: Read, choice_count: int) -> AsyncGenerator[Chunk]:
-    """The chunks of `body`, up to its end mark or its end.
+async def read_stream(body: AsyncIterator[bytes], reader: Reader, choice_count: int) -> AsyncGenerator[Chunk]:
+    """The chunks of `body`, up to the reader's last event or the body's end.
 
     Raises:
         ProviderUnavailable: it ended or broke off before all of `choice_count` choices had, or is malformed.
     """
-    answer = _Answer(read, choice_count)
+    answer = _Answer(reader, choice_count)
     try:
         async for data in body:
             for chunk in answer.feed(data):
                 yield chunk
-            if answer.has_ended:
+            if reader.has_ended:
                 return
     except BREAKS as error:
         if answer.is_whole:
@@ -47,19 +58,18 @@ async def read_stream(body: AsyncIterator[bytes], read: Read, choice_count: int)
 class _Answer:
     """What has been said so far. Does no I/O."""
 
-    __slots__ = ("_choice_count", "_finished", "_parser", "_read", "has_ended")
+    __slots__ = ("_choice_count", "_finished", "_parser", "_reader")
 
-    def __init__(self, read: Read, choice_count: int) -> None:
-        self._read = read
+    def __init__(self, reader: Reader, choice_count: int) -> None:
+        self._reader = reader
         self._parser = EventParser()
         self._choice_count = choice_count
         self._finished: set[int] = set()
-        self.has_ended = False
 
     @property
     def is_whole(self) -> bool:
         """Whether the provider has said that nothing is missing."""
-        return self.has_ended or len(self._finished) >= self._choice_count
+        return self._reader.has_ended or len(self._finished) >= self._choice_count
 
     def feed(self, data: bytes) -> Iterator[Chunk]:
         """The chunks that `data` completes; those before a malformed event still come."""
@@ -75,16 +85,15 @@ class _Answer:
 
     def _chunks(self, events: Iterable[bytes]) -> Iterator[Chunk]:
         for event in events:
-            if event == END_MARK:
-                self.has_ended = True
-                return
             for chunk in self._decoded(event):
                 if chunk.finish_reason is not None:
                     self._finished.add(chunk.index)
                 yield chunk
+            if self._reader.has_ended:
+                return
 
     def _decoded(self, event: bytes) -> Iterable[Chunk]:
         try:
-            return self._read(event)
+            return self._reader.read(event)
         except _WRONG as error:
             raise ProviderUnavailable("sent a malformed event") from error

@@ -1,0 +1,163 @@
+"""Reads the events of a Gemini stream, and says them in OpenAI's words."""
+
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from domain.chat import Chunk, Json, Usage
+from domain.errors import ProviderRejected, ProviderUnavailable
+from infrastructure.providers.gemini_errors import event_error
+
+FINISH_REASONS: Mapping[str, str] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "SPII": "content_filter",
+    "LANGUAGE": "content_filter",
+}
+"""All others (MALFORMED_FUNCTION_CALL, OTHER, …) mean that Gemini has failed."""
+
+
+class FunctionCall(msgspec.Struct):
+    """A whole call; Gemini does not send it in pieces."""
+
+    name: str
+    args: dict[str, Any] | None = None
+    id: str | None = None
+
+
+class Part(msgspec.Struct, rename="camel"):
+    """A piece of the answer."""
+
+    text: str | None = None
+    thought: bool = False
+    function_call: FunctionCall | None = None
+    thought_signature: str | None = None
+
+
+class Content(msgspec.Struct):
+    """What a candidate says in this event."""
+
+    parts: list[Part] | None = None
+
+
+class Candidate(msgspec.Struct, rename="camel"):
+    """A choice."""
+
+    content: Content | None = None
+    finish_reason: str | None = None
+    index: int = 0
+
+
+class PromptFeedback(msgspec.Struct, rename="camel"):
+    """Whether the prompt was refused."""
+
+    block_reason: str | None = None
+
+
+class UsageMetadata(msgspec.Struct, rename="camel"):
+    """Tokens so far."""
+
+    prompt_token_count: int = 0
+    candidates_token_count: int = 0
+    thoughts_token_count: int = 0
+    cached_content_token_count: int = 0
+    tool_use_prompt_token_count: int = 0
+
+
+class Event(msgspec.Struct, rename="camel"):
+    """One event: a response, or an error."""
+
+    candidates: list[Candidate] | None = None
+    prompt_feedback: PromptFeedback | None = None
+    usage_metadata: UsageMetadata | None = None
+    error: Any = None
+
+
+_decoder = msgspec.json.Decoder(Event)
+
+
+class GeminiReader:
+    """Reads the events of one answer by `model`. Nothing marks its end: it is there with the last finish reason."""
+
+    __slots__ = ("_api_key", "_call_counts", "_model", "_unfinished", "_usage", "has_ended")
+
+    def __init__(self, model: str, api_key: str, choice_count: int) -> None:
+        self._model = model
+        self._api_key = api_key
+        self._unfinished = set(range(choice_count))
+        self._call_counts: dict[int, int] = {}
+        self._usage: UsageMetadata | None = None
+        self.has_ended = False
+
+    def read(self, data: bytes) -> Iterator[Chunk]:
+        """The chunks of an event, the usage behind the last finish reason."""
+        return self._chunks(_decoder.decode(data))
+
+    def _chunks(self, event: Event) -> Iterator[Chunk]:
+        self._refuse(event)
+        for candidate in event.candidates or ():
+            yield from self._candidate(candidate)
+        self._usage = event.usage_metadata or self._usage
+        if self._usage is not None and not self._unfinished:
+            self.has_ended = True
+            yield Chunk(usage=_usage(self._usage))
+
+    def _refuse(self, event: Event) -> None:
+        if event.error is not None:
+            raise event_error(event.error, self._model, self._api_key)
+        if event.prompt_feedback is not None and event.prompt_feedback.block_reason is not None:
+            raise ProviderRejected(f"refused the prompt: {event.prompt_feedback.block_reason}")
+
+    def _candidate(self, candidate: Candidate) -> Iterator[Chunk]:
+        index = candidate.index
+        for part in (candidate.content and candidate.content.parts) or ():
+            if part.function_call is not None:
+                yield Chunk(index=index, delta={"tool_calls": [self._call(part, part.function_call, index)]})
+            elif part.text and part.thought:
+                yield Chunk(index=index, delta={"reasoning_content": part.text})
+            elif part.text:
+                yield Chunk(part.text, index=index)
+        if candidate.finish_reason is not None:
+            self._unfinished.discard(index)
+            yield Chunk(finish_reason=self._finish_reason(candidate.finish_reason, index), index=index)
+
+    def _call(self, part: Part, call: FunctionCall, index: int) -> dict[str, Json]:
+        position = self._call_counts.get(index, 0)
+        self._call_counts[index] = position + 1
+        arguments = msgspec.json.encode(call.args or {}).decode()
+        said = {
+            "index": position,
+            "id": call.id or f"call_{secrets.token_hex(12)}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": arguments},
+        }
+        if part.thought_signature is None:
+            return said
+        # Where Google's own OpenAI endpoint puts it; newer models want it back with the history.
+        return {**said, "extra_content": {"google": {"thought_signature": part.thought_signature}}}
+
+    def _finish_reason(self, reason: str, index: int) -> str:
+        said = FINISH_REASONS.get(reason)
+        if said is None:
+            raise ProviderUnavailable(f"ended the answer with {reason}")
+        return "tool_calls" if said == "stop" and index in self._call_counts else said
+
+
+def _usage(counts: UsageMetadata) -> Usage:
+    prompt = counts.prompt_token_count + counts.tool_use_prompt_token_count
+    completion = counts.candidates_token_count + counts.thoughts_token_count
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        details={
+            "prompt_tokens_details": {"cached_tokens": counts.cached_content_token_count},
+            "completion_tokens_details": {"reasoning_tokens": counts.thoughts_token_count},
+        },
+    )
