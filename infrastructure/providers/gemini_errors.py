@@ -16,11 +16,11 @@ REASONS: Mapping[str, int] = {
     "API_KEY_SERVICE_BLOCKED": 401,
     "BILLING_DISABLED": 402,
     "SERVICE_DISABLED": 403,
-    "FAILED_PRECONDITION": 403,
+    "400 FAILED_PRECONDITION": 403,
 }
-"""Reasons of an ErrorInfo and canonical codes that are more exact than the status they come with.
+"""Reasons of an ErrorInfo, and statuses with their canonical code, that are more exact than the status alone.
 
-FAILED_PRECONDITION is said where the free tier is not to be had without billing.
+A failed precondition is the country, or the free tier where it is not to be had without billing.
 Source: ai.google.dev/gemini-api/docs/troubleshooting, read 2026-11-23.
 """
 
@@ -55,7 +55,7 @@ def _details(error: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _reasons(error: dict[str, Any]) -> Iterator[str]:
     """What the error is called, the most exact first."""
     yield from (str(detail.get("reason")) for detail in _details(error))
-    yield str(error.get("status"))
+    yield f"{error.get('code')} {error.get('status')}"
 
 
 def _delays_s(error: dict[str, Any]) -> Iterator[float]:

@@ -20,6 +20,9 @@ CODES: Mapping[str, int] = {
 }
 """Codes that are more exact than the status they come with."""
 
+MESSAGES: Mapping[str, int] = {"Model Not Exist": 404}
+"""Whole messages, where nothing else tells: DeepSeek answers 400 to a model that it does not have."""
+
 TYPES: Mapping[str, int] = {
     "insufficient_quota": 402,
     "authentication_error": 401,
@@ -36,8 +39,8 @@ TYPES: Mapping[str, int] = {
 def status_error(error: openai.APIStatusError, model: str, api_key: str) -> ProviderError:
     """The leaf for an error that came in place of a stream."""
     told = error.body if isinstance(error.body, dict) else {}
-    status = CODES.get(str(told.get("code")), error.status_code)
     message = str(told.get("message") or "").replace(api_key, "[key]")
+    status = MESSAGES.get(message) or CODES.get(str(told.get("code")), error.status_code)
     wait_s = retry_after_s(error.response.headers)
     return refusal_error(Refusal(status=status, model=model, message=message, retry_after_s=wait_s))
 

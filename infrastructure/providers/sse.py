@@ -10,15 +10,16 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class EventTooLarge(ValueError):
-    """An event has grown past MAX_EVENT_BYTES without ending."""
+    """An event has grown past all measure without ending."""
 
 
 class EventParser:
     """Gives back the data of each event once the event is whole."""
 
-    __slots__ = ("_ended_in_cr", "_has_begun", "_lines", "_pieces", "_size")
+    __slots__ = ("_ended_in_cr", "_has_begun", "_lines", "_max_event_bytes", "_pieces", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._max_event_bytes = max_event_bytes
         self._pieces: list[bytes] = []  # of the line that has not ended
         self._lines: list[bytes] = []  # of data, of the event that has not ended
         self._size = 0  # of both
@@ -29,7 +30,7 @@ class EventParser:
         """The data of the events that `data` completes.
 
         Raises:
-            EventTooLarge: the event under way is longer than any answer has need of.
+            EventTooLarge: the event under way is longer than `max_event_bytes`.
         """
         events = _whole_events(data) if not self._size and data[:6] == b"data: " else None
         if events is None:
@@ -65,7 +66,7 @@ class EventParser:
 
     def _grown(self, count: int) -> list[bytes]:
         self._size += count
-        if self._size > MAX_EVENT_BYTES:
+        if self._size > self._max_event_bytes:
             raise EventTooLarge
         return []
 
