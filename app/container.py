@@ -76,8 +76,8 @@ class Container(containers.DeclarativeContainer):
     )
     slots = providers.Singleton(
         Slots,
-        limit=settings.provided.limits.maxconnections,
-        limit_per_user=settings.provided.limits.maxconnections_per_user,
+        limit=settings.provided.limits.max_connections,
+        limit_per_user=settings.provided.limits.max_connections_per_user,
     )
     memory_cache = providers.Singleton(
         MemoryResponseCache,
