@@ -67,4 +67,4 @@ class Chunk:
     @property
     def is_answer(self) -> bool:
         """Whether a reader of the answer would miss this chunk."""
-        return bool(self.content or self.finish_reason or self.delta)
+        return bool(self.content or self.finish_reason or self.delta or self.choice)

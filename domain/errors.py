@@ -225,7 +225,7 @@ class ProviderUnavailable(ProviderError):
 
 
 class ProviderSaturated(ProviderError):
-    """This process had no socket, port or memory for the call; the provider was not asked."""
+    """No socket, port or memory was left here for the call; the provider was not asked."""
 
     can_retry = True
     counts = False

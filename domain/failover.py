@@ -75,6 +75,7 @@ class Progress:
     attempts: list[Attempt] = field(default_factory=list)
     only_timeouts: bool = True
     chunk_count: int = 0
+    finished_count: int = 0
     first_chunk_s: float | None = None
     usage: Usage | None = None
     finish_reason: str | None = None
@@ -233,7 +234,10 @@ class Failover:
     async def _stream(
         self, request: ChatRequest, route: Route, progress: Progress, write: Write, permit: Permit
     ) -> None:
-        """Write one call's chunks, each in time: the first within its deadline, the rest without a stall."""
+        """Write one call's chunks, each in time: the first within its deadline, the rest without a stall.
+
+        Once it has said that the answer is whole, its usage and end mark are not needed for a good end.
+        """
         loop = asyncio.get_running_loop()
         stall_s = self._deadlines.stall_s
         try:
@@ -247,11 +251,14 @@ class Failover:
                             progress.first_chunk_s = loop.time()
                             permit.success()
                         progress.chunk_count += 1
-                        progress.finish_reason = chunk.finish_reason or progress.finish_reason
+                        if chunk.finish_reason:
+                            progress.finish_reason = chunk.finish_reason
+                            progress.finished_count += 1
                         limit.reschedule(loop.time() + stall_s)
                         await write(chunk)
         except TimeoutError:
-            raise ProviderTimeout(self._too_late(progress)) from None
+            if progress.finished_count < request.choice_count:
+                raise ProviderTimeout(self._too_late(progress)) from None
 
     def _too_late(self, progress: Progress) -> str:
         if progress.chunk_count:

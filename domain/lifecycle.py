@@ -145,6 +145,7 @@ class Lifecycle:
         model = self._policy.models.get(ask.request.model)
         if model is None:
             raise UnknownModel(ask.request.model, tuple(self._policy.models))
+        _check_preference(ask.request.provider, model)
         slot = self._slots.take(ask.caller.user)
         self._publish(RequestAdmitted(thread_id=ask.thread_id, model=model.name))
         return model, slot
@@ -235,3 +236,11 @@ class Lifecycle:
         trace.close()
         if isinstance(refusal, WeirError):
             self._publish(RequestTurnedAway(thread_id=ask.thread_id, code=refusal.code, tier=ask.caller.tier))
+
+
+def _check_preference(provider: str | None, model: Model) -> None:
+    """A preferred provider is one of the model's."""
+    providers = [route.provider for route in model.routes]
+    if provider is not None and provider not in providers:
+        reason = f"{provider!r} has no route for {model.name}; {', '.join(providers)} can be preferred"
+        raise InvalidRequest(FieldError("provider", reason))

@@ -1,7 +1,7 @@
 """A circuit for each provider in this process's memory.
 
 purgatory keeps each circuit's state and announces its changes. Its own counting is not used: it trips on consecutive
-failures only, lets any number of probes through and knows no neutral outcome (docs/decisions/breaker.md).
+failures only, lets any number of probes through and knows no neutral outcome (docs/decisions/0002).
 """
 
 from collections.abc import Callable
