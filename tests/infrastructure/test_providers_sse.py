@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from infrastructure.providers.sse import EventParser, EventTooLarge
 
-DATA = st.text(st.characters(exclude_characters="\r\n"), max_size=12)
+DATA = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=12)
 FIELDS = st.one_of(
     DATA.map(lambda text: f"data: {text}"),
     DATA.map(lambda text: f"data:{text}"),
