@@ -1,5 +1,6 @@
 import pytest
 
+from tests.serving import serving
 from tests.simulation import Simulation
 
 
@@ -21,3 +22,10 @@ def simulator(simulation):
     """The simulated providers as if nothing had been asked of them yet."""
     simulation.reset()
     return simulation
+
+
+@pytest.fixture(scope="session")
+def service(simulation):
+    """The service with `tests.serving.SETTINGS`, one process for all tests; its end is part of the test."""
+    with serving(simulation) as running:
+        yield running
