@@ -17,7 +17,7 @@ from infrastructure.providers.connections import connection_error
 from infrastructure.providers.gemini_chunks import GeminiReader
 from infrastructure.providers.gemini_errors import status_error
 from infrastructure.providers.gemini_request import gemini_body
-from infrastructure.providers.streams import BREAKS, read_stream
+from infrastructure.providers.streams import BREAKS, read_stream, settle
 
 
 class GeminiProvider:
@@ -52,9 +52,11 @@ class GeminiProvider:
         body = msgspec.json.encode(gemini_body(route.model, request))
         async with await self._post(route.model, body) as response:
             reader = GeminiReader(route.model, self._api_key, request.choice_count)
-            stream = read_stream(response.content.iter_any(), reader, request.choice_count)
-            async with aclosing(stream) as chunks:
+            content = response.content.iter_any()
+            async with aclosing(read_stream(content, reader, request.choice_count)) as chunks:
                 yield chunks
+            if reader.has_ended:
+                await settle(content)
 
     async def _post(self, model: str, body: bytes) -> aiohttp.ClientResponse:
         """The response, when its headers are there.

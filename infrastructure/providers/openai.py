@@ -13,7 +13,7 @@ from domain.selection import Route
 from infrastructure.providers.connections import connection_error
 from infrastructure.providers.openai_chunks import OpenAIReader
 from infrastructure.providers.openai_errors import status_error
-from infrastructure.providers.streams import BREAKS, read_stream
+from infrastructure.providers.streams import BREAKS, read_stream, settle
 
 _FAILURES = (openai.APIError, httpx2.InvalidURL, *BREAKS)
 """What a call can end with: the SDK's errors, and those of its transport that it does not translate."""
@@ -55,8 +55,11 @@ class OpenAIProvider:
         response = await self._post(route, request)
         try:
             reader = OpenAIReader(route.model, self._api_key)
-            async with aclosing(read_stream(response.aiter_raw(), reader, request.choice_count)) as chunks:
+            body = response.aiter_raw()
+            async with aclosing(read_stream(body, reader, request.choice_count)) as chunks:
                 yield chunks
+            if reader.has_ended:
+                await settle(body)
         finally:
             await response.aclose()
 

@@ -1,6 +1,8 @@
 """Reads a provider's stream to its end, and tells a whole answer from one that was cut."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from typing import Protocol
 
 import aiohttp
@@ -10,6 +12,8 @@ import msgspec
 from domain.chat import Chunk
 from domain.errors import ProviderUnavailable
 from infrastructure.providers.sse import EventParser
+
+SETTLE_S = 0.02
 
 BREAKS = (httpx2.HTTPError, aiohttp.ClientError, OSError)
 """What reading a body can end with: aiohttp's errors, and the names that the transport of an SDK gives them."""
@@ -53,6 +57,17 @@ async def read_stream(body: AsyncIterator[bytes], reader: Reader, choice_count: 
         yield chunk
     if not answer.is_whole:
         raise ProviderUnavailable("ended without a finish reason")
+
+
+async def settle(body: AsyncIterator[bytes]) -> None:
+    """The end of `body` is read, if it comes within SETTLE_S: only then can its connection serve the next call.
+
+    The answer is whole before; what is spared is a new connection, TLS and all, before the next first token.
+    """
+    with suppress(TimeoutError, *BREAKS):
+        async with asyncio.timeout(SETTLE_S):
+            async for _ in body:
+                pass
 
 
 class _Answer:

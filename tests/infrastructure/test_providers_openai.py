@@ -3,14 +3,17 @@
 import asyncio
 import json
 
+import psutil
 import pytest
 
 from domain.chat import ChatRequest, Chunk, Usage
 from domain.errors import ProviderMisconfigured, ProviderOverloaded, ProviderRejected, ProviderUnavailable
 from domain.selection import Route
+from infrastructure.providers.gemini import GeminiProvider
 from infrastructure.providers.openai import OpenAIProvider
 from infrastructure.providers.openai_chunks import OpenAIReader
-from infrastructure.providers.streams import read_stream
+from infrastructure.providers.sse import MAX_EVENT_BYTES
+from infrastructure.providers.streams import read_stream, settle
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +38,16 @@ async def body(*pieces: bytes, error: Exception | None = None):
         yield piece
     if error is not None:
         raise error
+
+
+async def endless(*pieces: bytes):
+    for piece in pieces:
+        yield piece
+    await asyncio.Event().wait()
+
+
+def connections() -> set[int]:
+    return {each.laddr.port for each in psutil.Process().net_connections() if each.status == "ESTABLISHED"}
 
 
 async def read(stream, choice_count: int = 1) -> list[Chunk]:
@@ -108,13 +121,8 @@ async def test_usage_keeps_its_details():
 
 async def test_the_end_mark_is_the_end_though_the_body_goes_on():
     """Some servers keep the connection open behind it."""
-
-    async def endless():
-        yield event(FINISHED) + event(b"[DONE]")
-        await asyncio.Event().wait()
-
     async with asyncio.timeout(5):
-        assert await read(endless()) == [Chunk(finish_reason="stop")]
+        assert await read(endless(event(FINISHED) + event(b"[DONE]"))) == [Chunk(finish_reason="stop")]
 
 
 async def test_a_break_behind_the_last_finish_reason_takes_nothing_away():
@@ -128,6 +136,7 @@ async def test_a_break_behind_the_last_finish_reason_takes_nothing_away():
         (body(error=ConnectionResetError()), "broke off the stream"),
         (body(event(b'{"choices":[{"del')), "sent a malformed event"),
         (body(event(b"[]")), "sent a malformed event"),
+        (body(b"data: " + bytes(MAX_EVENT_BYTES)), "sent a malformed event"),
         (body(event({"choices": [{"delta": "a"}]})), "sent a malformed event"),
         (body(event({"choices": [{"delta": {"content": ["a"]}}]})), "sent a malformed event"),
         (body(event({"choices": [{"delta": {}, "finish_reason": 1}]})), "sent a malformed event"),
@@ -193,6 +202,27 @@ async def test_signs_of_life_while_a_request_waits_are_no_chunks(simulator):
 
     assert [list(chunk.delta) for chunk in chunks[:2]] == [["reasoning_content"]] * 2
     assert chunks[-1].usage.details["completion_tokens_details"]["reasoning_tokens"] == 2
+
+
+@pytest.mark.parametrize("name", ["openai", "gemini"])
+async def test_a_connection_serves_one_answer_after_another(simulator, name):
+    """A new one costs round trips before the first token."""
+    adapter = {"openai": OpenAIProvider, "gemini": GeminiProvider}[name]
+    provider = adapter(name, simulator.urls[name], "sk-test", 5.0)
+    before, used = connections(), set()
+    try:
+        for _ in range(5):
+            await ask(provider, "m@tokens=3")
+            used |= connections() - before
+    finally:
+        await provider.close()
+
+    assert len(used) == 1
+
+
+async def test_a_body_that_does_not_end_is_left_all_the_same():
+    async with asyncio.timeout(5):
+        await settle(endless())
 
 
 async def test_a_hundred_streams_wait_for_no_place_in_a_pool(provider, simulator):
