@@ -16,6 +16,7 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Stop = Annotated[str, msgspec.Meta(min_length=1)] | Annotated[list[str], msgspec.Meta(min_length=1, max_length=4)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+ThreadId = Annotated[str, msgspec.Meta(pattern=rf"^{THREAD_ID.pattern}(?!\n)$")]  # $ alone allows a last line break
 
 
 class StreamMessage(msgspec.Struct, forbid_unknown_fields=True):
@@ -32,7 +33,7 @@ class StreamBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     query: str | None = None
     messages: Annotated[list[StreamMessage], msgspec.Meta(min_length=1)] | None = None
     provider: Name | None = None
-    thread_id: Annotated[str, msgspec.Meta(pattern=f"^{THREAD_ID.pattern}$")] | None = None
+    thread_id: ThreadId | None = None
     temperature: Temperature | None = None
     top_p: Share | None = None
     max_tokens: Count | None = None
