@@ -1,7 +1,6 @@
 """The simulated providers as a real process, for tests and load runs."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +19,11 @@ class Simulation:
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "infrastructure.simulator", "--port", "0"]
-        self.process = subprocess.Popen(command, cwd=_PROJECT, stdout=subprocess.PIPE, env={**os.environ})
-        self.urls: dict[str, str] = json.loads(self.process.stdout.readline())
+        self.process = subprocess.Popen(command, cwd=_PROJECT, stdout=subprocess.PIPE)
+        announced = self.process.stdout.readline()
+        if not announced:
+            raise RuntimeError(f"the simulator ended with code {self.stop()} before it announced its addresses")
+        self.urls: dict[str, str] = json.loads(announced)
 
     def control(self, method: str, path: str, body: object = None):
         """Return what the control server answers, decoded.
@@ -70,7 +72,7 @@ class Simulation:
         self.control("POST", "/reset")
 
     def stop(self) -> int:
-        """End the process as an operator would, and return its exit code."""
+        """End the process as an operator would, and return its exit code: 0 when it ends cleanly."""
         self.process.terminate()
         self.process.stdout.close()
         return self.process.wait(timeout=10)

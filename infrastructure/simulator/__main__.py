@@ -13,7 +13,10 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9100, help="of the control server; the providers follow it; 0: any")
     arguments = parser.parse_args()
-    run(arguments.host, arguments.port, _print)
+    try:
+        run(arguments.host, arguments.port, _print)
+    except OSError as error:
+        parser.error(str(error))
 
 
 def _print(addresses: dict[str, str]) -> None:
