@@ -140,7 +140,14 @@ def _as_ours(request: Request[Any, Any, Any], error: HTTPException) -> WeirError
         case 413:
             return RequestTooLarge(request.route_handler.resolve_request_max_body_size() or 0)
         case _:
-            return InvalidRequest(FieldError("request", error.detail))
+            return InvalidRequest(*_field_errors(error))
+
+
+def _field_errors(error: HTTPException) -> list[FieldError]:
+    """What the framework says of parameters, each under its name."""
+    extra = error.extra if isinstance(error.extra, list) else []
+    named = [FieldError(each["key"], each["message"]) for each in extra if isinstance(each, dict) and "key" in each]
+    return named or [FieldError("request", error.detail)]
 
 
 def _error_headers(error: WeirError) -> dict[str, str]:

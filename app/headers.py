@@ -3,8 +3,13 @@
 import math
 import re
 
+from litestar import HttpMethod
+
 from domain.answer import Answer
 from domain.limiting import Quota
+
+READ = (HttpMethod.GET, HttpMethod.HEAD)
+"""The methods of what can be read (RFC 9110, section 9.1: HEAD is not optional)."""
 
 THREAD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 

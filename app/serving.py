@@ -2,6 +2,9 @@
 
 import socket
 from collections.abc import Callable
+from threading import Thread
+from time import sleep
+from urllib.request import urlopen
 
 from granian import Granian
 from granian.constants import Interfaces, Loops
@@ -12,6 +15,9 @@ from config.settings import Settings
 
 _SPARE_CONNECTIONS = 4096
 """Connections that Granian holds beyond our own limit, idle ones and probes among them: ours answers, its own hangs."""
+
+_POLL_S = 0.05
+_STARTING_S = 10.0
 
 _STDERR_LOG = {
     "handlers": {
@@ -47,8 +53,19 @@ def serve(settings: Settings, host: str, port: int, announce: Callable[[str], No
         log_level=LogLevels.warning,
         log_dictconfig=_STDERR_LOG,
     )
-    server.on_startup(lambda: announce(f"http://{host}:{port}"))
+    url = f"http://{host}:{port}"
+    server.on_startup(lambda: Thread(target=_announce_when_up, args=(url, announce), daemon=True).start())
     server.serve()
+
+
+def _announce_when_up(url: str, announce: Callable[[str], None]) -> None:
+    """Granian does not say when its worker answers; so it is asked until it does."""
+    while True:
+        try:
+            with urlopen(f"{url}/health/live", timeout=_STARTING_S):  # noqa: S310  # our own address
+                return announce(url)
+        except OSError:
+            sleep(_POLL_S)
 
 
 def _free_port(host: str, port: int) -> int:

@@ -35,6 +35,7 @@ class ScriptedProvider:
         self.open_streams = 0
         self.entering = 0
         self.asked = asyncio.Event()
+        self.is_closed = False
 
     @asynccontextmanager
     async def open(self, route: Route, request: ChatRequest) -> AsyncIterator[AsyncIterator[Chunk]]:
@@ -49,6 +50,14 @@ class ScriptedProvider:
                 yield chunks
         finally:
             self.open_streams -= 1
+
+    async def check(self) -> None:
+        for step in self.scripts[0]:
+            if isinstance(step, ProviderError):
+                raise step
+
+    async def close(self) -> None:
+        self.is_closed = True
 
     async def _enter(self, script: Sequence[Step]) -> None:
         self.entering += 1

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from litestar import Controller, Request, get, post
+from litestar import Controller, Request, post, route
 from litestar.response.base import ASGIResponse
 
 from app.authentication import caller_of
@@ -10,7 +10,7 @@ from app.bodies import include_usage, parse_completion_body, read_json
 from app.completion import completion
 from app.completion_chunks import CompletionChunks, replay
 from app.dependencies import HttpPolicyDep, LifecycleDep
-from app.headers import STREAM_HEADERS, answer_headers
+from app.headers import READ, STREAM_HEADERS, answer_headers
 from app.sse import EventStream, wait_for_end, wait_for_start
 from app.threads import thread_id_of
 from domain.answer import Answer
@@ -42,7 +42,7 @@ class CompletionController(Controller):
             return await _whole(answer, request)
         return await _stream(answer, request, policy.heartbeat_s, has_usage=include_usage(body))
 
-    @get("/v1/models")
+    @route("/v1/models", http_method=READ)
     async def models(self, policy: HttpPolicyDep) -> dict[str, Any]:
         """List the models of the catalogue."""
         return {"object": "list", "data": [_model(name, policy) for name in policy.models]}

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from litestar import Controller, Response, get
+from litestar import Controller, Response, route
 from litestar.response.base import ASGIResponse
 
 from app.dependencies import HealthDep, MetricsDep
+from app.headers import READ
 
 
 class OperationsController(Controller):
@@ -13,25 +14,25 @@ class OperationsController(Controller):
 
     tags = ("Operations",)
 
-    @get("/health/live")
+    @route("/health/live", http_method=READ)
     async def live(self) -> dict[str, str]:
         """The process is up."""
         return {"status": "live"}
 
-    @get("/health/ready")
+    @route("/health/ready", http_method=READ)
     async def ready(self, health: HealthDep) -> Response[dict[str, str]]:
         """Whether work may be sent here: 503 while no provider can be used."""
         is_ready = health.is_ready
         return Response({"status": "ready" if is_ready else "not ready"}, status_code=200 if is_ready else 503)
 
-    @get("/health")
+    @route("/health", http_method=READ)
     async def health(self, health: HealthDep) -> Response[dict[str, Any]]:
         """All checks."""
         is_ready = health.is_ready
         body = {"status": "healthy" if is_ready else "unhealthy", "checks": health.checks()}
         return Response(body, status_code=200 if is_ready else 503)
 
-    @get("/metrics")
+    @route("/metrics", http_method=READ)
     async def metrics(self, metrics: MetricsDep) -> ASGIResponse:
         """Prometheus' text format."""
         return ASGIResponse(body=metrics.text(), headers={"content-type": metrics.content_type})

@@ -1,8 +1,8 @@
 """/v1/stream and /v1/streams: ask, come back, stop."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from litestar import Controller, Request, delete, get, post
+from litestar import Controller, HttpMethod, Request, delete, get, post, route
 from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response.base import ASGIResponse
 
@@ -19,6 +19,8 @@ from domain.errors import FieldError, InvalidRequest
 from domain.lifecycle import Ask
 
 Http = Request[Any, Any, Any]
+OPENAI_FORM = "openai"
+"""What `format` says for chat.completion.chunk events."""
 
 
 class StreamController(Controller):
@@ -49,10 +51,11 @@ class StreamController(Controller):
         stream_id: FromPath[str],
         last_event_id: FromQuery[str | None] = None,
         last_event_id_header: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
-        format: FromQuery[Literal["openai"] | None] = None,  # noqa: A002  # the contract's name
+        format: FromQuery[str | None] = None,  # noqa: A002  # the contract's name
         include_usage: FromQuery[bool] = False,  # noqa: FBT002  # a query has no keywords
     ) -> ASGIResponse:
         """Join a stream from its start, or rejoin it after the event that was seen last."""
+        _check_form(format)
         after = _event_number(last_event_id_header or last_event_id)
         answer = await lifecycle.join(stream_id, caller_of(request), own_thread_id(request), after)
         request.scope["state"]["thread_id"] = answer.thread_id
@@ -65,7 +68,18 @@ class StreamController(Controller):
     @delete("/v1/streams/{stream_id:str}", status_code=204)
     async def stop(self, request: Http, lifecycle: LifecycleDep, stream_id: FromPath[str]) -> None:
         """Stop a stream: the provider's call is ended, and every reader is told that it was cancelled."""
+        own_thread_id(request)
         await lifecycle.stop(stream_id, caller_of(request))
+
+    @route("/v1/streams/{stream_id:str}", http_method=HttpMethod.OPTIONS, status_code=204, include_in_schema=False)
+    async def options(self) -> ASGIResponse:
+        """Say which methods there are; the framework would leave out all but the first."""
+        return ASGIResponse(status_code=204, headers={"allow": "DELETE, GET, OPTIONS"})
+
+
+def _check_form(form: str | None) -> None:
+    if form not in {None, OPENAI_FORM}:
+        raise InvalidRequest(FieldError("format", f"{form!r}: {OPENAI_FORM} is the only form that has to be asked for"))
 
 
 def _event_number(text: str | None) -> int | None:

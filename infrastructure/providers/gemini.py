@@ -39,6 +39,16 @@ class GeminiProvider:
             http_options=HttpOptions(base_url=base_url, api_version="v1beta", retry_options=retry_never),
         )
 
+    async def check(self) -> None:
+        """See the port."""
+        try:
+            self._api()
+            await self._client.aio.models.list(config={"page_size": 1})
+        except google.genai.errors.APIError as error:
+            raise status_error(error, "any", self._api_key) from error
+        except (*BREAKS, ValueError) as error:
+            raise connection_error(error, self._connect_timeout_s) from error
+
     async def close(self) -> None:
         """All connections are closed."""
         if self._session is not None:

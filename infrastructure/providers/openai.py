@@ -45,6 +45,15 @@ class OpenAIProvider:
             ),
         )
 
+    async def check(self) -> None:
+        """See the port."""
+        try:
+            await self._client.models.list()
+        except openai.APIStatusError as error:
+            raise status_error(error, "any", self._api_key) from error
+        except _FAILURES as error:
+            raise connection_error(error, self._connect_timeout_s) from error
+
     async def close(self) -> None:
         """All connections are closed."""
         await self._client.close()

@@ -49,6 +49,9 @@ class Fake:
     async def until_asked(self) -> None:
         await self.provider.asked.wait()
 
+    def answer_count(self) -> int:
+        return len(self.provider.requests)
+
     async def until_left(self) -> None:
         assert self.provider.entering + self.provider.open_streams == 0
 
@@ -67,6 +70,9 @@ class Simulated:
 
     async def until_asked(self) -> None:
         await self._simulator.until(f"{self.name}.live==1")
+
+    def answer_count(self) -> int:
+        return len(self._simulator.calls(self.name))
 
     async def until_left(self) -> None:
         await self._simulator.until(f"{self.name}.closed_by_client==1")
@@ -147,6 +153,13 @@ async def test_an_answer_that_is_not_whole_never_ends_normally(subject, fault):
     assert len([chunk for chunk in seen if chunk.content]) == 3
     assert not any(chunk.finish_reason for chunk in seen)
     assert broken is not None
+
+
+async def test_a_check_asks_for_no_answer_and_passes_when_our_key_is_taken(subject):
+    """An operator's check must cost nothing."""
+    await subject.provider.check()
+
+    assert subject.answer_count() == 0
 
 
 async def test_leaving_early_ends_the_call_at_once(subject):
