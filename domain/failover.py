@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from domain.chat import ChatRequest, Usage
+from domain.chat import WHOLE_REASONS, ChatRequest, Chunk, Usage
 from domain.errors import (
     AllProvidersDown,
     AnswerFailed,
@@ -58,6 +58,10 @@ class RetryPolicy:
     max_s: float = 30.0
     wish_max_s: float = 3.0
 
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"at least one attempt, not {self.attempts}")
+
 
 Delays = Callable[[], Iterator[float]]
 """Gives the waits between the attempts of one request, in seconds."""
@@ -67,10 +71,11 @@ Write = Callable[[Record], Awaitable[None]]
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """What has come of one answer so far. `began_s` and `first_chunk_s` are monotonic seconds."""
+    """What has come of one answer so far. `clock`, `began_s` and `first_chunk_s` are in monotonic seconds."""
 
     thread_id: str
-    began_s: float
+    clock: Callable[[], float]
+    began_s: float = field(init=False)
     route: Route | None = None
     attempts: list[Attempt] = field(default_factory=list)
     only_timeouts: bool = True
@@ -79,8 +84,24 @@ class Progress:
     first_chunk_s: float | None = None
     usage: Usage | None = None
     finish_reason: str | None = None
+    """Of several choices' reasons the last, but one of a filter stands."""
 
-    def sealed(self, state: State, now_s: float, failure: AnswerFailed | None = None) -> Sealed:
+    def __post_init__(self) -> None:
+        self.began_s = self.clock()
+
+    def came(self, chunk: Chunk) -> bool:
+        """Count `chunk`, which is part of the answer; whether it is the first."""
+        self.chunk_count += 1
+        if chunk.finish_reason:
+            self.finished_count += 1
+            if self.finish_reason is None or self.finish_reason in WHOLE_REASONS:
+                self.finish_reason = chunk.finish_reason
+        if self.first_chunk_s is not None:
+            return False
+        self.first_chunk_s = self.clock()
+        return True
+
+    def sealed(self, state: State, failure: AnswerFailed | None = None) -> Sealed:
         """The record that ends the generation in `state`."""
         route, usage = self.route, self.usage
         cost_usd = route.cost_usd(usage.prompt_tokens, usage.completion_tokens) if route and usage else None
@@ -93,7 +114,7 @@ class Progress:
             cost_usd=cost_usd,
             chunk_count=self.chunk_count,
             ttft_s=None if self.first_chunk_s is None else self.first_chunk_s - self.began_s,
-            duration_s=now_s - self.began_s,
+            duration_s=self.clock() - self.began_s,
             failure=failure,
         )
 
@@ -202,6 +223,7 @@ class Failover:
     async def _attempt(self, request: ChatRequest, route: Route, progress: Progress, write: Write) -> None:
         """One call, told to the circuit: what is our own doing (cancelled, out of time) counts for nothing."""
         outcome, reason = "cancelled", None
+        progress.usage = None
         try:
             permit = self._breakers.acquire(route.provider)
         except CircuitOpen as failure:
@@ -247,13 +269,8 @@ class Failover:
                         progress.usage = chunk.usage or progress.usage
                         if not chunk.is_answer:
                             continue
-                        if progress.first_chunk_s is None:
-                            progress.first_chunk_s = loop.time()
+                        if progress.came(chunk):
                             permit.success()
-                        progress.chunk_count += 1
-                        if chunk.finish_reason:
-                            progress.finish_reason = chunk.finish_reason
-                            progress.finished_count += 1
                         limit.reschedule(loop.time() + stall_s)
                         await write(chunk)
         except TimeoutError:

@@ -49,43 +49,64 @@ class Leaders:
         self._unix_now = unix_now
         self._grace_s = grace_s
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._graces: dict[str, asyncio.TimerHandle] = {}
 
     def start(self, lease: Lease, task: Task) -> None:
         """The generation is being produced, in a task of its own."""
-        generation_id = lease.generation.opened.generation_id
+        generation = lease.generation
+        generation_id = generation.opened.generation_id
         running = asyncio.get_running_loop().create_task(self._lead(lease, task), name=f"leader-{generation_id}")
         self._running[generation_id] = running
-        running.add_done_callback(lambda _: self._running.pop(generation_id))
-        lease.generation.on_deserted = lambda: self._stop_if_deserted(lease.generation)
+        running.add_done_callback(lambda _: self._forget(generation))
+        generation.on_deserted = lambda: self._begin_grace(generation)
+        self._begin_grace(generation)
 
     def stop(self, generation_id: str, why: str) -> bool:
         """The provider's call is being ended and the generation sealed as cancelled; False: it is not led here."""
         running = self._running.get(generation_id)
-        return running is not None and running.cancel(why)
+        if running is None:
+            return False
+        # A task that is cancelled before its first step never runs, and would never seal.
+        asyncio.get_running_loop().call_soon(running.cancel, why)
+        return True
 
     async def close(self) -> None:
         """No generation is being produced any more."""
-        running = list(self._running.values())
-        for task in running:
-            task.cancel("This instance is shutting down.")
-        await asyncio.gather(*running, return_exceptions=True)
+        running = dict(self._running)
+        for generation_id in running:
+            self.stop(generation_id, "This instance is shutting down.")
+        await asyncio.gather(*running.values(), return_exceptions=True)
 
-    def _stop_if_deserted(self, generation: Generation) -> None:
-        """Stop the generation after the grace period, unless somebody reads it by then."""
+    def _begin_grace(self, generation: Generation) -> None:
+        """Stop the generation after the grace period, counted from now, unless somebody reads it by then."""
+        generation_id = generation.opened.generation_id
 
         def look() -> None:
             if not generation.reader_count:
-                self.stop(generation.opened.generation_id, "Nobody was reading it any more.")
+                self.stop(generation_id, "Nobody was reading it any more.")
 
-        asyncio.get_running_loop().call_later(self._grace_s, look)
+        self._end_grace(generation_id)
+        self._graces[generation_id] = asyncio.get_running_loop().call_later(self._grace_s, look)
+
+    def _end_grace(self, generation_id: str) -> None:
+        grace = self._graces.pop(generation_id, None)
+        if grace is not None:
+            grace.cancel()
+
+    def _forget(self, generation: Generation) -> None:
+        """Whoever reads the ended generation from now on concerns nobody here."""
+        generation.on_deserted = None
+        generation_id = generation.opened.generation_id
+        del self._running[generation_id]
+        self._end_grace(generation_id)
 
     async def _lead(self, lease: Lease, task: Task) -> None:
-        progress = Progress(thread_id=task.trace.thread_id, began_s=self._clock())
+        progress = Progress(thread_id=task.trace.thread_id, clock=self._clock)
         try:
             sealed = await self._produce(lease, task, progress)
         except asyncio.CancelledError as stop:
             why = str(stop) or "The stream was stopped."
-            await self._seal(lease, task, progress.sealed(State.CANCELLED, self._clock(), Cancelled(why)))
+            await self._seal(lease, task, progress.sealed(State.CANCELLED, Cancelled(why)))
             raise
         await self._seal(lease, task, sealed)
 
@@ -99,13 +120,11 @@ class Leaders:
             with task.trace.stage("5"):
                 await self._failover.answer(task.request, task.routes, progress, write)
         except AnswerFailed as answer_failed:
-            return progress.sealed(State.FAILED, self._clock(), _without_frames(answer_failed))
+            return progress.sealed(State.FAILED, _without_frames(answer_failed))
         except Exception as defect:  # noqa: BLE001  # whatever it is, the readers must hear that the answer ended
             self._publish(DefectFound(thread_id=progress.thread_id, error=defect))
-            return progress.sealed(
-                State.FAILED, self._clock(), Internal("Weir failed; the thread id finds it in the log.")
-            )
-        return progress.sealed(State.DONE, self._clock())
+            return progress.sealed(State.FAILED, Internal("Weir failed; the thread id finds it in the log."))
+        return progress.sealed(State.DONE)
 
     async def _seal(self, lease: Lease, task: Task, sealed: Sealed) -> None:
         """Stage 6: seal, cache, publish."""
