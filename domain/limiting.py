@@ -33,6 +33,11 @@ class Quota:
     reset_s: float
 
 
+_ROUNDING = 1e-6
+_WHOLE = 1 - _ROUNDING
+"""What passes for a token: who waits exactly as long as it was told to must not be refused for a rounding error."""
+
+
 @dataclass(slots=True)
 class TokenBucket:
     """Tokens that come back at a steady rate, up to the rate's amount.
@@ -47,7 +52,7 @@ class TokenBucket:
     def spend(self, now_s: float) -> float:
         """Take one token and return 0.0, or take none and return the seconds until there is one."""
         self._refill(now_s)
-        if self.tokens >= 1:
+        if self.tokens >= _WHOLE:
             self.tokens -= 1
             return 0.0
         return (1 - self.tokens) / self.rate.refill_per_s
@@ -60,12 +65,7 @@ class TokenBucket:
         """What is left at `now_s`, under the name `policy`."""
         self._refill(now_s)
         reset_s = (self.rate.amount - self.tokens) / self.rate.refill_per_s
-        return Quota(policy=policy, rate=self.rate, remaining=int(self.tokens), reset_s=reset_s)
-
-    def is_full(self, now_s: float) -> bool:
-        """Whether forgetting the bucket would change nothing."""
-        self._refill(now_s)
-        return self.tokens >= self.rate.amount
+        return Quota(policy=policy, rate=self.rate, remaining=int(self.tokens + _ROUNDING), reset_s=reset_s)
 
     def _refill(self, now_s: float) -> None:
         self.tokens = min(self.rate.amount, self.tokens + max(0.0, now_s - self.at_s) * self.rate.refill_per_s)
