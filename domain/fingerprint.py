@@ -33,18 +33,22 @@ def fingerprint(request: ChatRequest, scope: str) -> str:
 
 def _canonical(request: ChatRequest, scope: str) -> str:
     parts = [scope, request.model, request.provider, _plain(request.messages), _plain(request.options)]
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def _plain(value: Json) -> Json:
-    """`value` with every whole float as the integer it equals."""
+    """`value` with every whole float as the integer it equals, and properties in the order of their composed names."""
     match value:
         case float():
             return int(value) if value.is_integer() else value
         case dict():
-            return {key: _plain(item) for key, item in value.items()}
+            return {key: _plain(value[key]) for key in sorted(value, key=_composed)}
         case list() | tuple():
             return [_plain(item) for item in value]
         case _:
             return value
+
+
+def _composed(name: str) -> tuple[str, str]:
+    return unicodedata.normalize("NFC", name), name
