@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from domain.errors import FieldError, InvalidRequest
 
-_DIRECTIVE = re.compile(r'\s*([\w-]+)(?:\s*=\s*"?([^",]*)"?)?\s*')
+_DIRECTIVE = re.compile(r'([\w-]+)(?:\s*=\s*(?:"([^"]*)"|([^,]*)))?')
 _FLAGS = {"no-cache": "no_cache", "no-store": "no_store", "only-if-cached": "only_if_cached"}
 _SECONDS = {"max-age": "max_age_s", "min-fresh": "min_fresh_s"}
 
@@ -43,11 +43,11 @@ def parse_cache_control(header: str | None) -> CacheDirectives:
     if not header:
         return NO_DIRECTIVES
     found: dict[str, int | bool] = {}
-    for name, value in _DIRECTIVE.findall(header.lower()):
+    for name, quoted, bare in _DIRECTIVE.findall(header.lower()):
         if name in _FLAGS:
             found[_FLAGS[name]] = True
         elif name in _SECONDS:
-            found[_SECONDS[name]] = _whole_seconds(name, value)
+            found[_SECONDS[name]] = _whole_seconds(name, quoted or bare.strip())
     return CacheDirectives(**found)  # type: ignore[arg-type]  # the two tables say which field takes which type
 
 
