@@ -147,10 +147,9 @@ class AtCapacity(RequestRefused):
 class AnswerFailed(WeirError):
     """The answer will not come, or will not come whole."""
 
-    def __init__(self, detail: str, attempts: tuple[Attempt, ...] = (), retry_after_s: float | None = None) -> None:
+    def __init__(self, detail: str, attempts: tuple[Attempt, ...] = ()) -> None:
         super().__init__(detail)
         self.attempts = attempts
-        self.retry_after_s = retry_after_s
 
 
 class AllProvidersDown(AnswerFailed):
@@ -158,8 +157,8 @@ class AllProvidersDown(AnswerFailed):
 
     code = "all_providers_down"
 
-    def __init__(self, attempts: tuple[Attempt, ...], retry_after_s: float | None = None) -> None:
-        super().__init__("No provider could answer this request.", attempts, retry_after_s)
+    def __init__(self, attempts: tuple[Attempt, ...]) -> None:
+        super().__init__("No provider could answer this request.", attempts)
 
 
 class UpstreamTimeout(AnswerFailed):

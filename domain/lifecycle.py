@@ -209,6 +209,7 @@ class Lifecycle:
         claim = await self._log.claim(self._opened(ask, key, scope))
         if claim.lease is None:
             await self._limiter.refund(ask.caller)
+            trace.close()
             return self._follow(ask, claim.generation), claim.generation
         is_kept = not ask.directives.no_store
         self._leaders.start(claim.lease, Task(request=ask.request, routes=routes, trace=trace, is_kept=is_kept))

@@ -8,7 +8,10 @@ from domain.ports import Claim, Lease
 
 
 class MemoryGenerationLog:
-    """Keeps ended generations for `ttl_s` seconds, the latest `max_entries` and `max_bytes` of them."""
+    """Keeps ended generations for `ttl_s` seconds, the latest `max_entries` and `max_bytes` of them.
+
+    One that is larger than all is not kept, and drives no other out.
+    """
 
     def __init__(self, *, max_entries: int, max_bytes: int, ttl_s: float, clock: Callable[[], float]) -> None:
         self._max_entries = max_entries
@@ -60,6 +63,8 @@ class MemoryGenerationLog:
         del self._under_way[opened.generation_id]
         if opened.is_shared:
             del self._by_question[opened.fingerprint]
+        if generation.size_bytes > self._max_bytes:
+            return
         self._ended[opened.generation_id] = (generation, self._clock() + self._ttl_s)
         self._ended_bytes += generation.size_bytes
         self._drop_expired()
