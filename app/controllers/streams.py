@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from litestar import Controller, HttpMethod, Request, delete, get, post, route
+from litestar import Controller, Request, delete, get, post
 from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response.base import ASGIResponse
 
@@ -70,11 +70,6 @@ class StreamController(Controller):
         """Stop a stream: the provider's call is ended, and every reader is told that it was cancelled."""
         own_thread_id(request)
         await lifecycle.stop(stream_id, caller_of(request))
-
-    @route("/v1/streams/{stream_id:str}", http_method=HttpMethod.OPTIONS, status_code=204, include_in_schema=False)
-    async def options(self) -> ASGIResponse:
-        """Say which methods there are; the framework would leave out all but the first."""
-        return ASGIResponse(status_code=204, headers={"allow": "DELETE, GET, OPTIONS"})
 
 
 def _check_form(form: str | None) -> None:
