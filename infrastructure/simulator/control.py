@@ -1,4 +1,13 @@
-"""The control server: arranges behaviours, switches providers off and on, tells what was asked."""
+"""The control server: arranges behaviours, switches providers off and on, tells what was asked.
+
+GET    /                                            the addresses
+PUT    /behaviours/{provider}                       {"model"?, "times"?, field: value, …} for the requests to come
+DELETE /behaviours/{provider}   DELETE /behaviours  back to the default
+POST   /providers/{provider}/off   …/on             refuse connections and drop those there are; accept again
+GET    /counters[?until=openai.live==0&timeout_s=5] how calls ended; waits for the condition, 408 if it stays false
+GET    /calls/{provider}                            the last 200 requests: path, headers that matter, body
+POST   /reset                                       all of it as at the start
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 
