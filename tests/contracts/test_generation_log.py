@@ -1,0 +1,188 @@
+"""The contract of domain.ports.GenerationLog."""
+
+import pytest
+
+from domain.chat import Chunk
+from domain.errors import Cancelled
+from domain.generation import IllegalMove, Opened, Sealed, StaleEpoch, State
+from domain.ports import Lease
+from infrastructure.memory.generation_log import MemoryGenerationLog
+from tests.fakes import FakeClock
+
+pytestmark = pytest.mark.anyio
+
+DONE = Sealed(state=State.DONE)
+
+
+class Subject:
+    """A log, and generations in it by short names."""
+
+    def __init__(self, **limits):
+        self.clock = FakeClock()
+        self.log = MemoryGenerationLog(
+            **{"max_entries": 3, "max_bytes": 10_000, "ttl_s": 64.0} | limits, clock=self.clock
+        )
+
+    async def claim(self, name, question="q", *, is_shared=True):
+        return await self.log.claim(
+            Opened(
+                generation_id=name,
+                fingerprint=question,
+                created_at_s=0.0,
+                thread_id="t",
+                user="u",
+                scope="",
+                model="m",
+                is_shared=is_shared,
+            )
+        )
+
+    async def ended(self, name, content="", sealed=DONE):
+        claim = await self.claim(name, name)
+        await self.log.append(claim.lease, Chunk(content))
+        await self.log.append(claim.lease, sealed)
+        return claim.generation
+
+    async def kept(self, names):
+        return "".join([name for name in names if await self.log.find(name)])
+
+
+@pytest.fixture
+def subject():
+    return Subject()
+
+
+async def test_the_first_to_claim_a_question_leads_and_the_others_join(subject):
+    """One call goes upstream, however many ask."""
+    first = await subject.claim("a")
+    others = [await subject.claim(name) for name in "bcd"]
+
+    assert first.lease is not None
+    assert [other.lease for other in others] == [None] * 3
+    assert all(other.generation is first.generation for other in others)
+    assert await subject.log.under_way("q") is first.generation
+
+
+async def test_different_questions_are_led_apart(subject):
+    """Only the same question is the same question."""
+    first, second = await subject.claim("a", "q"), await subject.claim("b", "r")
+
+    assert first.lease
+    assert second.lease
+    assert first.generation is not second.generation
+
+
+async def test_a_generation_that_is_not_shared_is_always_begun_and_never_joined(subject):
+    """What was asked past the cache is nobody else's answer."""
+    shared = await subject.claim("a")
+    private = await subject.claim("b", is_shared=False)
+    other = await subject.claim("c", is_shared=False)
+
+    assert private.lease
+    assert other.lease
+    assert await subject.log.under_way("q") is shared.generation
+    assert await subject.log.find("b") is private.generation
+
+    await subject.log.append(private.lease, DONE)
+    assert await subject.log.under_way("q") is shared.generation
+
+
+async def test_what_is_appended_can_be_read_by_whoever_found_the_generation(subject):
+    """By its question or by its id, it is one generation."""
+    claim = await subject.claim("a")
+    await subject.log.append(claim.lease, Chunk("x"))
+
+    found = await subject.log.find("a")
+
+    assert found.records == [claim.generation.opened, Chunk("x")]
+
+
+async def test_a_lease_of_an_earlier_epoch_is_refused(subject):
+    """Whoever was replaced cannot write, nor end what is not its own any more."""
+    claim = await subject.claim("a")
+    epoch = claim.generation.claim()
+
+    for record in (Chunk("x"), DONE):
+        with pytest.raises(StaleEpoch):
+            await subject.log.append(claim.lease, record)
+    await subject.log.append(Lease(claim.generation, epoch), DONE)
+
+    assert claim.generation.records[1:] == [DONE]
+
+
+@pytest.mark.parametrize(
+    "sealed", [DONE, Sealed(state=State.FAILED), Sealed(state=State.CANCELLED, failure=Cancelled("stopped"))]
+)
+async def test_a_sealed_generation_is_joined_no_more_but_can_be_found(subject, sealed):
+    """The next one who asks gets a new answer; who was reading can come back."""
+    generation = await subject.ended("a", sealed=sealed)
+
+    assert await subject.log.under_way("a") is None
+    assert await subject.log.find("a") is generation
+    with pytest.raises(IllegalMove):
+        await subject.log.append(Lease(generation, generation.epoch), Chunk("more"))
+    assert (await subject.claim("b", "a")).lease is not None
+
+
+async def test_an_ended_generation_is_kept_for_its_time_and_not_longer(subject):
+    """From the moment it ended."""
+    await subject.ended("a")
+    subject.clock.advance(63.5)
+    assert await subject.kept("a") == "a"
+
+    subject.clock.advance(0.5)
+
+    assert await subject.kept("a") == ""
+
+
+async def test_a_running_generation_is_kept_for_as_long_as_it_runs(subject):
+    """Neither time nor other generations push it out."""
+    await subject.claim("running")
+    for name in "abcd":
+        await subject.ended(name)
+    subject.clock.advance(10_000)
+
+    assert await subject.log.find("running")
+
+
+async def test_the_latest_few_are_kept(subject):
+    """The oldest goes first."""
+    for name in "abcde":
+        await subject.ended(name)
+
+    assert await subject.kept("abcde") == "cde"
+
+
+async def test_the_latest_so_many_bytes_are_kept(subject):
+    """Three that fit apart do not fit together."""
+    for name in "abc":
+        await subject.ended(name, "x" * 1500)
+
+    assert await subject.kept("abc") == "bc"
+
+
+async def test_one_that_is_larger_than_all_is_not_kept_and_drives_no_other_out(subject):
+    """One huge answer must not cost everybody else their way back."""
+    await subject.ended("a")
+    await subject.ended("huge", "x" * 10_000)
+
+    assert await subject.log.find("huge") is None
+    assert await subject.log.under_way("huge") is None
+    assert await subject.kept("a") == "a"
+
+
+async def test_an_unknown_id_finds_nothing(subject):
+    """Nor does an unknown question."""
+    assert await subject.log.find("nobody") is None
+    assert await subject.log.under_way("nothing") is None
+
+
+async def test_memory_is_given_back(subject):
+    """After everything has expired nothing is held, whatever was asked."""
+    for number in range(100):
+        await subject.ended(f"g{number}", "x" * 10)
+    subject.clock.advance(64)
+    await subject.log.find("any")
+
+    assert (subject.log._under_way, subject.log._by_question, subject.log._ended) == ({}, {}, {})
+    assert subject.log._ended_bytes == 0
