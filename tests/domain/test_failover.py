@@ -1,0 +1,490 @@
+"""The table at the head of domain/failover.py, and the deadlines around it."""
+
+import asyncio
+import itertools
+
+import pytest
+
+from domain.breaker import BreakerPolicy
+from domain.chat import ChatRequest, Chunk, Usage
+from domain.errors import (
+    AllProvidersDown,
+    Attempt,
+    ProviderMisconfigured,
+    ProviderOverloaded,
+    ProviderRejected,
+    ProviderSaturated,
+    ProviderTimeout,
+    ProviderUnavailable,
+    RequestRejected,
+    RouteUnfit,
+    StreamInterrupted,
+    UpstreamTimeout,
+)
+from domain.events import AttemptEnded, CircuitChanged, FailedOver
+from domain.failover import Deadlines, Failover, Progress, RetryPolicy
+from domain.generation import ProviderChange, State
+from domain.selection import Route
+from tests.fakes import ACCEPTED, FakeCircuitBreakers, RememberedEvents, ScriptedProvider
+from tests.loops import settle
+
+pytestmark = pytest.mark.anyio
+
+REQUEST = ChatRequest(model="m", messages=({"role": "user", "content": "?"},))
+STOP = Chunk(finish_reason="stop")
+WHOLE = (Chunk("x"), STOP)
+ATTEMPTS = 3
+BACKOFFS_S = (0.5, 2.0, 8.0)
+ROUTES = {name: Route(provider=name, model=f"{name}-1", usd_per_mtok_in=1, usd_per_mtok_out=2) for name in "abc"}
+
+
+class Subject:
+    """A failover over the providers a, b, c, … with one script each, and all that can be seen of it."""
+
+    def __init__(self, *scripts, deadlines=None, policy=None):
+        self.events = RememberedEvents()
+        self.loop = asyncio.get_running_loop()
+        self.breakers = FakeCircuitBreakers(
+            policy=policy or BreakerPolicy(failures=10, window=10, open_s=64.0),
+            publish=self.events.publish,
+            clock=self.loop.time,
+        )
+        self.providers = {
+            name: ScriptedProvider(*(script if isinstance(script, list) else [script]))
+            for name, script in zip("abc", scripts, strict=False)
+        }
+        self.slept_s = []
+        self.failover = Failover(
+            providers=self.providers,
+            breakers=self.breakers,
+            deadlines=deadlines or Deadlines(first_token_s=8.0, stall_s=4.0, total_s=256.0),
+            retry=RetryPolicy(attempts=ATTEMPTS, wish_max_s=2.0),
+            delays=lambda: iter(BACKOFFS_S),
+            publish=self.events.publish,
+            sleep=self.sleep,
+        )
+        self.records = []
+        self.progress = Progress(thread_id="t", clock=self.loop.time)
+
+    async def sleep(self, delay_s):
+        self.slept_s.append(delay_s)
+        await asyncio.sleep(delay_s)
+
+    async def write(self, record):
+        self.records.append(record)
+
+    async def answer(self, request=REQUEST):
+        routes = [ROUTES[name] for name in self.providers]
+        await self.failover.answer(request, routes, self.progress, self.write)
+
+    async def failed(self, kind):
+        with pytest.raises(kind) as failed:
+            await self.answer()
+        assert type(failed.value) is kind
+        return failed.value
+
+    @property
+    def calls(self):
+        return {name: len(provider.requests) for name, provider in self.providers.items()}
+
+    @property
+    def changes(self):
+        changes = [record for record in self.records if isinstance(record, ProviderChange)]
+        return [(change.status, change.previous, change.provider, change.reason) for change in changes]
+
+    @property
+    def outcomes(self):
+        return [(event.provider, event.outcome, event.reason) for event in self.events.of(AttemptEnded)]
+
+    @property
+    def is_left(self):
+        return all(provider.open_streams + provider.entering == 0 for provider in self.providers.values())
+
+
+REACTIONS = [  # failure, whether it is retried here, whether the next route is asked, whether the circuit counts it
+    (ProviderUnavailable("is down"), True, True, True),
+    (ProviderOverloaded("is busy"), True, True, True),
+    (ProviderOverloaded("is busy for 2 s", 2.0), True, True, True),
+    (ProviderOverloaded("is busy for 2.5 s", 2.5), False, True, True),
+    (ProviderSaturated("has no socket"), True, True, False),
+    (ProviderTimeout("is silent"), False, True, True),
+    (ProviderMisconfigured("does not take our key"), False, True, True),
+    (RouteUnfit("has no words for it"), False, True, False),
+    (ProviderRejected("finds it too long", 422), False, False, False),
+]
+OUTCOMES = {
+    ProviderUnavailable: "unavailable",
+    ProviderOverloaded: "overloaded",
+    ProviderSaturated: "saturated",
+    ProviderTimeout: "timeout",
+    ProviderMisconfigured: "misconfigured",
+    RouteUnfit: "routeunfit",
+    ProviderRejected: "rejected",
+}
+before_the_first_token = pytest.mark.parametrize(
+    ("failure", "is_retried", "is_failed_over", "counts"), REACTIONS, ids=lambda value: getattr(value, "reason", "")
+)
+after_the_first_token = pytest.mark.parametrize(
+    ("failure", "counts"),
+    [(failure, counts) for failure, *_, counts in REACTIONS],
+    ids=lambda v: getattr(v, "reason", ""),
+)
+
+
+def attempts_of(failure, *, is_retried, provider="a"):
+    """What clients, operators and circuits hear of a route that always fails so."""
+    times = ATTEMPTS if is_retried else 1
+    return times, [(provider, OUTCOMES[type(failure)], failure.reason)] * times
+
+
+@before_the_first_token
+async def test_on_the_first_route_before_the_first_token(failure, is_retried, is_failed_over, counts):
+    """The reaction that the table calls for, seen from every side."""
+    subject = Subject((failure,), WHOLE)
+    times, outcomes = attempts_of(failure, is_retried=is_retried)
+
+    if is_failed_over:
+        await subject.answer()
+    else:
+        rejected = await subject.failed(RequestRejected)
+        assert (str(rejected), rejected.status) == (failure.reason, 422)
+
+    assert subject.calls == {"a": times, "b": int(is_failed_over)}
+    assert subject.changes == [
+        ("selected", None, "a", None),
+        *[("retrying", "a", "a", failure.reason)] * (times - 1),
+        *[("failover", "a", "b", failure.reason)] * is_failed_over,
+    ]
+    assert subject.outcomes == outcomes + [("b", "ok", None)] * is_failed_over
+    assert subject.breakers.told["a"] == (["failure"] * counts + ["abandon"]) * times
+    assert subject.breakers.told["b"] == ["success", "abandon"] * is_failed_over
+    failed_over = [FailedOver(thread_id="t", previous="a", provider="b", phase="first_token")]
+    assert subject.events.of(FailedOver) == failed_over * is_failed_over
+    assert [record for record in subject.records if isinstance(record, Chunk)] == list(WHOLE) * is_failed_over
+    assert subject.is_left
+
+
+@before_the_first_token
+async def test_on_the_last_route_before_the_first_token(failure, is_retried, is_failed_over, counts):
+    """Then there is no answer, and every attempt is named."""
+    subject = Subject((ProviderUnavailable("is down"),), (failure,))
+    times, outcomes = attempts_of(failure, is_retried=is_retried, provider="b")
+
+    raised = await subject.failed(AllProvidersDown if is_failed_over else RequestRejected)
+
+    attempts = (Attempt("a", "a-1", "is down"),) * ATTEMPTS + (Attempt("b", "b-1", failure.reason),) * times
+    assert raised.attempts == attempts
+    assert subject.calls == {"a": ATTEMPTS, "b": times}
+    assert subject.outcomes == [("a", "unavailable", "is down")] * ATTEMPTS + outcomes
+    assert subject.breakers.told["b"] == (["failure"] * counts + ["abandon"]) * times
+    assert subject.is_left
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+@after_the_first_token
+async def test_after_the_first_token(failure, counts, is_last):
+    """What was sent cannot be unsent: no second try, no other route, and one clear error."""
+    subject = Subject((Chunk("x"), failure), *[] if is_last else [WHOLE])
+    is_rejection = isinstance(failure, ProviderRejected)
+
+    raised = await subject.failed(RequestRejected if is_rejection else StreamInterrupted)
+
+    assert raised.attempts == (Attempt("a", "a-1", failure.reason),)
+    assert failure.reason in str(raised)
+    assert subject.calls == {"a": 1} | ({} if is_last else {"b": 0})
+    assert subject.changes == [("selected", None, "a", None)]
+    assert subject.records[1:] == [Chunk("x")]
+    assert subject.outcomes == [("a", OUTCOMES[type(failure)], failure.reason)]
+    assert subject.breakers.told["a"] == ["success", *["failure"] * counts, "abandon"]
+    assert subject.is_left
+
+
+@pytest.mark.parametrize("failure_count", [1, 2])
+async def test_a_retry_that_succeeds_is_the_answer(failure_count):
+    """The waits are those of the backoff, in turn; each retry is told."""
+    subject = Subject([(ProviderUnavailable("is down"),)] * failure_count + [WHOLE], WHOLE)
+
+    await subject.answer()
+
+    assert subject.slept_s == list(BACKOFFS_S[:failure_count])
+    assert subject.calls == {"a": failure_count + 1, "b": 0}
+    assert subject.progress.route == ROUTES["a"]
+    assert subject.outcomes[-1] == ("a", "ok", None)
+
+
+async def test_every_route_has_the_waits_from_their_beginning():
+    """The second provider is not waited for as long as the first was in the end."""
+    down = (ProviderUnavailable("is down"),)
+    subject = Subject(down, down)
+
+    await subject.failed(AllProvidersDown)
+
+    assert subject.slept_s == [*BACKOFFS_S[: ATTEMPTS - 1]] * 2
+
+
+@pytest.mark.parametrize(("wish_s", "slept_s"), [(0.0, [0.0]), (1.0, [1.0]), (2.0, [2.0]), (2.25, []), (3600.0, [])])
+async def test_a_providers_own_wish_is_waited_for_when_it_is_short(wish_s, slept_s):
+    """A long wish is a reason to ask the next one."""
+    subject = Subject([(ProviderOverloaded("is busy", wish_s),), WHOLE], WHOLE)
+
+    await subject.answer()
+
+    assert subject.slept_s == slept_s
+    assert subject.calls == ({"a": 2, "b": 0} if slept_s else {"a": 1, "b": 1})
+
+
+async def test_an_open_circuit_costs_no_call_and_no_wait():
+    """The routes before and after it are asked as ever."""
+    policy = BreakerPolicy(failures=4, window=4, open_s=64.0)
+    subject = Subject((ProviderTimeout("is silent"),), WHOLE, WHOLE, policy=policy)
+    for _ in range(4):
+        subject.breakers.acquire("b").failure()
+
+    await subject.answer()
+
+    assert subject.calls == {"a": 1, "b": 0, "c": 1}
+    assert subject.changes[1:] == [
+        ("failover", "a", "b", "is silent"),
+        ("failover", "b", "c", "its circuit is open"),
+    ]
+    assert [provider for provider, *_ in subject.outcomes] == ["a", "c"]
+
+
+async def test_a_circuit_that_opens_between_two_attempts_ends_them():
+    """The retry that was waited for is not made."""
+    policy = BreakerPolicy(failures=2, window=4, open_s=64.0)
+    subject = Subject((ProviderUnavailable("is down"),), WHOLE, policy=policy)
+
+    await subject.answer()
+
+    assert subject.calls == {"a": 2, "b": 1}
+    assert len(subject.events.of(CircuitChanged)) == 1
+    assert subject.changes[-1] == ("failover", "a", "b", "its circuit is open")
+
+
+async def test_all_circuits_open_is_all_providers_down():
+    """And no timeout, though nobody was asked."""
+    subject = Subject(WHOLE, policy=BreakerPolicy(failures=1, window=1, open_s=64.0))
+    subject.breakers.acquire("a").failure()
+
+    failure = await subject.failed(AllProvidersDown)
+
+    assert failure.attempts == (Attempt("a", "a-1", "its circuit is open"),)
+
+
+SILENCES = {"entering": lambda: (asyncio.Event(),), "first chunk": lambda: (ACCEPTED, asyncio.Event())}
+
+
+@pytest.mark.parametrize("silence", SILENCES)
+async def test_a_provider_without_a_first_token_in_time_is_left_for_the_next(silence):
+    """The deadline covers connecting and waiting; the next route has its own."""
+    subject = Subject(SILENCES[silence](), WHOLE)
+
+    await subject.answer()
+
+    assert subject.loop.time() == 8.0
+    assert subject.calls == {"a": 1, "b": 1}
+    assert subject.outcomes[0] == ("a", "timeout", "sent no first token within 8 s")
+    assert subject.breakers.told["a"] == ["failure", "abandon"]
+    assert subject.is_left
+
+
+async def test_only_timeouts_are_an_upstream_timeout():
+    """Which is another status than providers that are down."""
+    subject = Subject(SILENCES["entering"](), SILENCES["first chunk"]())
+
+    failure = await subject.failed(UpstreamTimeout)
+
+    assert subject.loop.time() == 16.0
+    assert [attempt.provider for attempt in failure.attempts] == ["a", "b"]
+
+
+async def test_what_is_no_answer_is_no_first_token():
+    """Usage alone, or an empty chunk, does not hold off the deadline; it is not written either."""
+    subject = Subject((Chunk(), asyncio.Event()), WHOLE)
+
+    await subject.answer()
+
+    assert subject.loop.time() == 8.0
+    assert Chunk() not in subject.records
+
+
+async def test_a_stall_after_the_first_token_interrupts_the_stream():
+    """Each chunk has its own deadline, counted from the one before."""
+    second = asyncio.Event()
+    subject = Subject((Chunk("x"), second, Chunk("y"), asyncio.Event()), WHOLE)
+    subject.loop.call_later(3.5, second.set)
+
+    failure = await subject.failed(StreamInterrupted)
+
+    assert str(failure) == "a sent nothing for 4 s after 2 chunks."
+    assert subject.loop.time() == 7.5
+    assert subject.breakers.told["a"] == ["success", "failure", "abandon"]
+    assert subject.calls["b"] == 0
+
+
+async def test_a_provider_that_is_silent_after_the_whole_answer_has_answered():
+    """Its usage and end mark are not worth an error."""
+    subject = Subject(
+        (*WHOLE, asyncio.Event(), Chunk(usage=Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2)))
+    )
+
+    await subject.answer()
+
+    assert subject.loop.time() == 4.0
+    assert subject.outcomes == [("a", "ok", None)]
+    assert subject.breakers.told["a"] == ["success", "abandon"]
+
+
+async def test_the_total_deadline_before_the_first_token_is_an_upstream_timeout():
+    """However many attempts there would still have been; being out of time says nothing of the provider."""
+    deadlines = Deadlines(first_token_s=8.0, stall_s=4.0, total_s=10.0)
+    subject = Subject((asyncio.Event(),), (asyncio.Event(),), deadlines=deadlines)
+
+    failure = await subject.failed(UpstreamTimeout)
+
+    assert subject.loop.time() == 10.0
+    assert [attempt.provider for attempt in failure.attempts] == ["a"]
+    assert [outcome for _, outcome, _ in subject.outcomes] == ["timeout", "cancelled"]
+    assert subject.breakers.told["b"] == ["abandon"]
+    assert subject.is_left
+
+
+async def test_the_total_deadline_ends_a_wait_before_a_retry():
+    """Nothing is waited for longer than the whole may last."""
+    deadlines = Deadlines(first_token_s=8.0, stall_s=4.0, total_s=1.0)
+    subject = Subject((ProviderUnavailable("is down"),), deadlines=deadlines)
+
+    failure = await subject.failed(UpstreamTimeout)
+
+    assert subject.loop.time() == 1.0
+    assert len(failure.attempts) == 2
+
+
+async def test_the_total_deadline_after_the_first_token_interrupts_the_stream():
+    """A slow drip of chunks is not endless."""
+    drips = [asyncio.Event() for _ in range(8)]
+    script = itertools.chain.from_iterable((Chunk("x"), drip) for drip in drips)
+    subject = Subject(tuple(script), deadlines=Deadlines(first_token_s=8.0, stall_s=4.0, total_s=10.0))
+    for number, drip in enumerate(drips):
+        subject.loop.call_later(3.0 * (number + 1), drip.set)
+
+    failure = await subject.failed(StreamInterrupted)
+
+    assert str(failure) == "The answer was not whole after 10 s."
+    assert subject.loop.time() == 10.0
+    assert subject.breakers.told["a"] == ["success", "abandon"]
+    assert subject.is_left
+
+
+USAGE = Usage(prompt_tokens=1_000_000, completion_tokens=2_000_000, total_tokens=3_000_000)
+
+
+@pytest.mark.parametrize("script", [(Chunk("x"), STOP, Chunk(usage=USAGE)), (Chunk("x", "stop", usage=USAGE),)])
+async def test_usage_is_collected_wherever_it_comes(script):
+    """With a chunk of the answer or after it; its price is that of the route that answered."""
+    subject = Subject(script)
+
+    await subject.answer()
+    sealed = subject.progress.sealed(State.DONE)
+
+    assert (sealed.usage, sealed.cost_usd) == (USAGE, 5.0)
+    assert (sealed.provider, sealed.model, sealed.finish_reason) == ("a", "a-1", "stop")
+    assert Chunk(usage=USAGE) not in subject.records
+
+
+async def test_the_usage_of_a_failed_attempt_is_not_the_answers():
+    """It would be priced as the next provider's."""
+    subject = Subject((Chunk(usage=USAGE), ProviderTimeout("is silent")), WHOLE)
+
+    await subject.answer()
+
+    assert subject.progress.sealed(State.DONE).cost_usd is None
+
+
+async def test_times_are_counted_from_the_beginning():
+    """The first token of the route that answered, and the whole."""
+    subject = Subject((ProviderTimeout("is silent"),), (asyncio.Event(), *WHOLE), (asyncio.Event(),))
+    subject.loop.call_later(2.0, subject.providers["b"].scripts[0][0].set)
+
+    await subject.answer()
+    await asyncio.sleep(1.0)
+    sealed = subject.progress.sealed(State.DONE)
+
+    assert (sealed.ttft_s, sealed.duration_s, sealed.chunk_count) == (2.0, 3.0, 2)
+
+
+@pytest.mark.parametrize("reasons", [("content_filter", "stop"), ("stop", "content_filter")])
+async def test_of_several_choices_the_filtered_one_says_how_the_answer_ended(reasons):
+    """Otherwise it would pass for whole, and be cached."""
+    subject = Subject(tuple(Chunk("x", reason, index) for index, reason in enumerate(reasons)))
+
+    await subject.answer(ChatRequest(model="m", messages=(), options={"n": 2}))
+
+    assert subject.progress.finish_reason == "content_filter"
+
+
+CANCELLED_AT = {
+    "entering": (asyncio.Event,),
+    "first chunk": (lambda: ACCEPTED, asyncio.Event),
+    "between chunks": (lambda: Chunk("x"), asyncio.Event),
+    "waiting to retry": (lambda: ProviderUnavailable("is down"),),
+}
+
+
+@pytest.mark.parametrize("where", CANCELLED_AT)
+async def test_a_cancelled_answer_leaves_the_provider_and_says_nothing_of_it(where):
+    """Clients that leave must neither leave calls open nor open circuits."""
+    subject = Subject(tuple(make() for make in CANCELLED_AT[where]), WHOLE)
+    running = asyncio.create_task(subject.answer())
+    await settle()
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert subject.is_left
+    assert subject.breakers.told["a"][-1] == "abandon"
+    assert ("failure" in subject.breakers.told["a"]) is (where == "waiting to retry")
+    assert subject.calls == {"a": 1, "b": 0}
+    if where != "waiting to retry":
+        assert subject.outcomes == [("a", "cancelled", None)]
+
+
+async def test_a_cancelled_probe_gives_its_place_to_the_next():
+    """A half-open circuit does not wait for a client that is gone."""
+    subject = Subject((asyncio.Event(),), policy=BreakerPolicy(failures=1, window=1, open_s=1.0))
+    subject.breakers.acquire("a").failure()
+    await asyncio.sleep(1.0)
+    running = asyncio.create_task(subject.answer())
+    await settle()
+    assert not subject.breakers.can_try("a")
+
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert subject.breakers.can_try("a")
+
+
+@pytest.mark.parametrize("defect", [ZeroDivisionError("in an adapter"), KeyError("in an adapter")])
+async def test_a_defect_passes_through_and_says_nothing_of_the_provider(defect):
+    """It is ours; the next route would have it too."""
+    subject = Subject(WHOLE, WHOLE)
+
+    async def write(record):
+        if isinstance(record, Chunk):
+            raise defect
+
+    with pytest.raises(type(defect)):
+        await subject.failover.answer(REQUEST, list(ROUTES.values())[:2], subject.progress, write)
+
+    assert subject.outcomes == [("a", "defect", "a defect of ours")]
+    assert subject.breakers.told["a"] == ["success", "abandon"]
+    assert subject.calls == {"a": 1, "b": 0}
+    assert subject.is_left
+
+
+def test_a_policy_without_an_attempt_cannot_be_built():
+    """It would pass off nothing as a whole answer."""
+    with pytest.raises(ValueError, match="at least one attempt"):
+        RetryPolicy(attempts=0)
