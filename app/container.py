@@ -8,7 +8,7 @@ from dependency_injector import containers, providers
 from ulid import ULID
 
 from app.dependencies import HttpPolicy
-from config.catalogue import Catalogue, ProviderConfig
+from config.catalogue import Catalogue, Kind, ProviderConfig
 from config.settings import Settings
 from domain.admission import Slots
 from domain.answer import CacheStatus
@@ -24,22 +24,29 @@ from infrastructure.memory.circuit_breakers import PurgatoryCircuitBreakers
 from infrastructure.memory.generation_log import MemoryGenerationLog
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
-from infrastructure.providers.gemini import GeminiProvider
-from infrastructure.providers.openai import OpenAIProvider
 from infrastructure.retry_delays import full_jitter_delays
 from infrastructure.telemetry.health import Health
 from infrastructure.telemetry.log import EventLog, make_log
 from infrastructure.telemetry.metrics import PrometheusMetrics
 
-_KINDS: dict[str, Callable[[str, str, str, float], Provider]] = {"openai": OpenAIProvider, "gemini": GeminiProvider}
-
 
 def connect(configs: Mapping[str, ProviderConfig], connect_timeout_s: float) -> dict[str, Provider]:
     """An adapter for each provider, by name; nothing is sent yet."""
     return {
-        name: _KINDS[config.kind](name, config.base_url, config.api_key, connect_timeout_s)
+        name: _adapter(config.kind)(name, config.base_url, config.api_key, connect_timeout_s)
         for name, config in configs.items()
     }
+
+
+def _adapter(kind: Kind) -> Callable[[str, str, str, float], Provider]:
+    """The adapter for that protocol. An SDK takes up to a second and 40 MB to load: those not in use stay out."""
+    if kind == "gemini":
+        from infrastructure.providers.gemini import GeminiProvider  # noqa: PLC0415  # see above
+
+        return GeminiProvider
+    from infrastructure.providers.openai import OpenAIProvider  # noqa: PLC0415  # see above
+
+    return OpenAIProvider
 
 
 def _rates(settings: Settings) -> dict[str, Rate]:
