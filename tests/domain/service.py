@@ -1,0 +1,133 @@
+"""The lifecycle with everything around it in memory, and one question to ask it."""
+
+import asyncio
+from dataclasses import replace
+from itertools import count
+
+from domain.admission import Slots
+from domain.answer import CacheStatus
+from domain.breaker import BreakerPolicy
+from domain.caching import parse_cache_control
+from domain.chat import Caller, ChatRequest, Chunk
+from domain.failover import Deadlines, Failover, RetryPolicy
+from domain.fingerprint import CacheScope
+from domain.generation import Sealed
+from domain.leading import Leaders
+from domain.lifecycle import Ask, Lifecycle, Policy
+from domain.limiting import Rate
+from domain.selection import Model, Route
+from domain.tracking import Tracker
+from infrastructure.memory.generation_log import MemoryGenerationLog
+from infrastructure.memory.rate_limiter import MemoryRateLimiter
+from infrastructure.memory.response_cache import MemoryResponseCache
+from tests.fakes import FakeCircuitBreakers, RememberedEvents, ScriptedProvider
+from tests.loops import settle
+
+GRACE_S = 4.0
+TTL_S = 512.0
+LIMIT = 300
+STOP = Chunk(finish_reason="stop")
+WHOLE = (Chunk("x"), Chunk("y"), STOP)
+ANN = Caller(user="ann", tenant="acme", tier="standard")
+QUESTION = ChatRequest(model="m", messages=({"role": "user", "content": "?"},))
+
+
+class Service:
+    """A lifecycle over one model with the routes a and b; `provider` is a's, and plays `scripts`."""
+
+    def __init__(self, *scripts, scope=CacheScope.SHARED, rate=None, limit_per_user=0):
+        self.loop = asyncio.get_running_loop()
+        clock = self.loop.time
+        self.provider = ScriptedProvider(*(scripts or (WHOLE,)))
+        self.spare = ScriptedProvider(WHOLE)
+        self.events = RememberedEvents()
+        publish = self.events.publish
+        self.breakers = FakeCircuitBreakers(
+            policy=BreakerPolicy(failures=1, window=1, open_s=1024.0), publish=publish, clock=clock
+        )
+        memory = {"max_entries": 100, "max_bytes": 10**6, "ttl_s": TTL_S}
+        self.l1 = MemoryResponseCache(**memory, unix_now=clock)
+        self.l2 = MemoryResponseCache(**memory, unix_now=clock)
+        self.log = MemoryGenerationLog(**memory, clock=clock)
+        self.limiter = MemoryRateLimiter(rates={"standard": rate} if rate else {}, publish=publish, clock=clock)
+        self.slots = Slots(limit=LIMIT, limit_per_user=limit_per_user)
+        self.leaders = Leaders(
+            log=self.log,
+            failover=Failover(
+                providers={"a": self.provider, "b": self.spare},
+                breakers=self.breakers,
+                deadlines=Deadlines(first_token_s=64.0, stall_s=64.0, total_s=256.0),
+                retry=RetryPolicy(attempts=1),
+                delays=lambda: iter((1.0,)),
+                publish=publish,
+            ),
+            caches=[self.l1, self.l2],
+            publish=publish,
+            clock=clock,
+            unix_now=clock,
+            grace_s=GRACE_S,
+        )
+        ids = count()
+        self.lifecycle = Lifecycle(
+            policy=Policy(
+                models={"m": Model(name="m", routes=(Route(provider="a", model="a-1", usd_per_mtok_out=1.0), B))},
+                ttl_s=TTL_S,
+                scope=scope,
+            ),
+            slots=self.slots,
+            tiers=[(CacheStatus.L1, self.l1), (CacheStatus.L2, self.l2)],
+            log=self.log,
+            limiter=self.limiter,
+            breakers=self.breakers,
+            leaders=self.leaders,
+            tracker=Tracker(1.0, publish, clock),
+            publish=publish,
+            new_id=lambda: f"g{next(ids)}",
+            clock=clock,
+            unix_now=clock,
+        )
+
+    async def ask(self, caller=ANN, cache_control="", thread_id="t", **changes):
+        """The answer to the question, with `changes`."""
+        directives = parse_cache_control(cache_control)
+        request = replace(QUESTION, **changes)
+        return await self.lifecycle.ask(Ask(request=request, caller=caller, thread_id=thread_id, directives=directives))
+
+    async def asked(self, **how):
+        """The whole exchange: where the answer came from, and the last record of it."""
+        answer = await self.ask(**how)
+        records = await read(answer)
+        return answer.cache, records[-1]
+
+    @property
+    def call_count(self):
+        return len(self.provider.requests) + len(self.spare.requests)
+
+    async def is_at_rest(self):
+        """No slot is taken, no call is open, no leader runs, and no timer is set."""
+        await settle()
+        providers = (self.provider, self.spare)
+        return (
+            self.slots.taken_count == 0
+            and sum(provider.open_streams + provider.entering for provider in providers) == 0
+            and not self.leaders._running
+            and not self.leaders._graces
+            and all(timer.cancelled() for timer in self.loop._scheduled)
+        )
+
+
+B = Route(provider="b", model="b-1")
+ONE_A_MINUTE = Rate(amount=1, per_s=64.0)
+
+
+async def read(answer):
+    """All records up to the end, as a client gets them; the answer is closed."""
+    records = []
+    try:
+        while not (records and type(records[-1]) is Sealed):
+            new = await answer.reader.read(1024.0)
+            answer.served(new)
+            records += new
+    finally:
+        answer.close()
+    return records

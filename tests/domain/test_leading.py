@@ -1,0 +1,331 @@
+"""A leader belongs to its readers together, and to none of them."""
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+from domain.chat import Caller, Chunk
+from domain.errors import AllProvidersDown, Cancelled, Forbidden, Internal, ProviderRejected, ProviderUnavailable
+from domain.events import AnswerServed, AttemptEnded, DefectFound, GenerationSealed, StageTimed
+from domain.failover import Progress
+from domain.generation import Opened, State
+from domain.leading import Task
+from domain.tracking import Tracker
+from tests.domain.service import ANN, GRACE_S, QUESTION, STOP, Service, read
+from tests.loops import settle
+
+pytestmark = pytest.mark.anyio
+
+BOB = Caller(user="bob", tenant="acme", tier="standard")
+
+
+def endless():
+    """A script that gives one chunk and then nothing."""
+    return (Chunk("x"), asyncio.Event())
+
+
+async def test_two_hundred_who_ask_at_once_cause_one_call_and_all_get_the_whole_answer():
+    """The promise that nobody pays twice."""
+    gate = asyncio.Event()
+    service = Service((Chunk("x"), gate, Chunk("y"), STOP))
+    answers = await asyncio.gather(*(service.ask(Caller(user=f"u{n}")) for n in range(200)))
+    reading = [asyncio.create_task(read(answer)) for answer in answers]
+    await settle()
+    gate.set()
+
+    transcripts = await asyncio.gather(*reading)
+
+    generation = answers[0].generation
+    assert service.call_count == 1
+    assert all(transcript == generation.records for transcript in transcripts)
+    assert generation.records[2:5] == [Chunk("x"), Chunk("y"), STOP]
+    assert sorted(answer.cache for answer in answers) == ["coalesced"] * 199 + ["miss"]
+    assert await service.is_at_rest()
+
+
+async def test_a_generation_outlives_its_first_asker_while_anybody_reads():
+    """The one who happened to be first is no more than a reader."""
+    gate = asyncio.Event()
+    service = Service((Chunk("x"), gate, STOP))
+    first = await service.ask()
+    follower = await service.ask(BOB)
+    await settle()
+
+    first.close()
+    await asyncio.sleep(10 * GRACE_S)
+    gate.set()
+    records = await read(follower)
+
+    assert records[-1].state is State.DONE
+    assert service.call_count == 1
+    assert await service.is_at_rest()
+
+
+async def test_a_generation_is_stopped_a_grace_period_after_its_last_reader_left():
+    """Not before, for a client that reconnects; and not later, for it is paid for."""
+    service = Service(endless())
+    answer = await service.ask()
+    await asyncio.sleep(1.0)
+    answer.close()
+
+    await asyncio.sleep(GRACE_S - 0.5)
+    assert service.provider.open_streams == 1
+    await asyncio.sleep(1.0)
+
+    sealed = answer.generation.sealed
+    assert (sealed.state, str(sealed.failure)) == (State.CANCELLED, "Nobody was reading it any more.")
+    assert sealed.duration_s == 1.0 + GRACE_S
+    assert service.events.of(AttemptEnded)[0].outcome == "cancelled"
+    assert service.breakers.told["a"] == ["success", "abandon"]
+    assert await service.is_at_rest()
+
+
+async def test_a_reader_that_comes_back_in_time_keeps_the_generation_going():
+    """A reconnect after a dropped network is the usual case."""
+    gate = asyncio.Event()
+    service = Service((Chunk("x"), gate, STOP))
+    answer = await service.ask()
+    await settle()
+    answer.close()
+    await asyncio.sleep(GRACE_S - 1.0)
+
+    again = await service.lifecycle.join(answer.stream_id, ANN, None, 1)
+    await asyncio.sleep(10 * GRACE_S)
+    gate.set()
+
+    assert await read(again) == [Chunk("x"), STOP, answer.generation.sealed]
+    assert answer.generation.state is State.DONE
+
+
+async def test_the_grace_period_begins_anew_with_every_last_reader():
+    """One who came back and was dropped again has the whole time again."""
+    service = Service(endless())
+    answer = await service.ask()
+    await settle()
+    answer.close()
+    await asyncio.sleep(GRACE_S - 1.0)
+    again = await service.lifecycle.join(answer.stream_id, ANN, None, None)
+    again.close()
+
+    await asyncio.sleep(GRACE_S - 1.0)
+    assert answer.generation.sealed is None
+    await asyncio.sleep(1.5)
+
+    assert answer.generation.state is State.CANCELLED
+    assert await service.is_at_rest()
+
+
+async def test_a_generation_that_nobody_ever_read_is_stopped_too():
+    """As when its asker's request failed after the claim."""
+    service = Service(endless())
+    claim = await service.log.claim(
+        Opened(generation_id="g", fingerprint="f", created_at_s=0.0, thread_id="t", user="u", scope="", model="m")
+    )
+    trace = Tracker(0.0, service.events.publish, service.loop.time).begin("t")
+    routes = service.lifecycle._policy.models["m"].routes
+    service.leaders.start(claim.lease, Task(request=QUESTION, routes=routes, trace=trace, is_kept=True))
+
+    await asyncio.sleep(GRACE_S + 1.0)
+
+    assert claim.generation.state is State.CANCELLED
+    assert await service.is_at_rest()
+
+
+async def test_who_reads_an_ended_generation_again_sets_no_timer():
+    """A popular stored answer is read a thousand times a second."""
+    service = Service()
+    await service.asked()
+    for _ in range(10):
+        await service.asked()
+        assert await service.is_at_rest()
+
+
+async def test_its_asker_can_stop_a_stream_for_everybody():
+    """Every reader hears that it was stopped; the call is closed at once."""
+    service = Service(endless())
+    answers = [await service.ask(), *[await service.ask(BOB) for _ in range(20)]]
+    reading = [asyncio.create_task(read(answer)) for answer in answers]
+    await settle()
+
+    await service.lifecycle.stop(answers[0].stream_id, ANN)
+    transcripts = await asyncio.gather(*reading)
+
+    assert {transcript[-1].state for transcript in transcripts} == {State.CANCELLED}
+    failure = transcripts[0][-1].failure
+    assert (type(failure), str(failure), failure.code) == (Cancelled, "Its asker stopped the stream.", "cancelled")
+    assert service.loop.time() == 0.0
+    assert await service.is_at_rest()
+
+
+async def test_nobody_else_can_stop_a_stream():
+    """A follower would take the answer from the others."""
+    service = Service(endless())
+    answer = await service.ask()
+
+    with pytest.raises(Forbidden):
+        await service.lifecycle.stop(answer.stream_id, BOB)
+
+    assert answer.generation.sealed is None
+    answer.close()
+
+
+async def test_stopping_what_has_ended_changes_nothing():
+    """The DELETE that came a moment late is no error."""
+    service = Service()
+    answer = await service.ask()
+    await read(answer)
+
+    await service.lifecycle.stop(answer.stream_id, ANN)
+    await settle()
+
+    assert answer.generation.state is State.DONE
+
+
+@pytest.mark.parametrize("turns", [0, 1, 30])
+async def test_closing_ends_every_generation_even_one_that_has_not_begun(turns):
+    """A reader must hear of the end, or it would wait for ever."""
+    service = Service(endless())
+    answers = [await service.ask(), await service.ask(cache_control="no-cache")]
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    await service.leaders.close()
+
+    for answer in answers:
+        assert str((await read(answer))[-1].failure) == "This instance is shutting down."
+    assert await service.is_at_rest()
+
+
+async def test_stopping_a_stream_that_has_not_begun_seals_it():
+    """Its asker was quicker than its leader."""
+    service = Service(endless())
+    answer = await service.ask()
+
+    await service.lifecycle.stop(answer.stream_id, ANN)
+
+    assert (await read(answer))[-1].state is State.CANCELLED
+    assert await service.is_at_rest()
+
+
+async def test_a_failure_is_sealed_with_its_reasons_and_frees_everything():
+    """Every reader gets the same error."""
+    service = Service((ProviderUnavailable("is down"),))
+    service.breakers.acquire("b").failure()
+    service.breakers.told.clear()
+
+    _, sealed = await service.asked()
+
+    assert sealed.state is State.FAILED
+    assert type(sealed.failure) is AllProvidersDown
+    assert sealed.failure.attempts[0].reason == "is down"
+    assert await service.is_at_rest()
+
+
+async def test_a_defect_in_a_provider_is_sealed_as_internal_and_told():
+    """Readers must hear that the answer ended; the cause goes to the log, not to the client."""
+    service = Service()
+    defect = ZeroDivisionError("of an adapter")
+    service.provider.scripts = ((Chunk("x"), Defect(defect)),)
+
+    _, sealed = await service.asked()
+
+    assert sealed.state is State.FAILED
+    assert type(sealed.failure) is Internal
+    assert "adapter" not in str(sealed.failure)
+    assert [found.thread_id for found in service.events.of(DefectFound)] == ["t"]
+    assert service.events.of(AttemptEnded)[0].outcome == "defect"
+    assert await service.is_at_rest()
+
+
+class Defect(asyncio.Event):
+    """A step of a script that raises what no adapter may raise."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    async def wait(self):
+        raise self.error
+
+
+class Canary:
+    """Something in a frame of a request."""
+
+
+@pytest.mark.parametrize(
+    "failure", [ProviderUnavailable("is down"), ProviderRejected("is refused"), ZeroDivisionError("a defect"), None]
+)
+async def test_a_kept_failure_keeps_no_frame_alive(failure):
+    """Ended generations are kept for an hour; their requests' frames are not."""
+    service = Service()
+    canaries = []
+
+    class Step(asyncio.Event):
+        async def wait(self):
+            canary = Canary()
+            canaries.append(weakref.ref(canary))
+            if failure is None:
+                await super().wait()
+            raise failure
+
+    service.provider.scripts = ((Chunk("x"), Step()),)
+    answer = await service.ask()
+    await settle()
+    if failure is None:
+        await service.lifecycle.stop(answer.stream_id, ANN)
+    sealed = (await read(answer))[-1]
+    await settle()
+    service.events.all.clear()
+    if failure is not None:
+        failure.__traceback__ = failure.__context__ = failure.__cause__ = None
+    gc.collect()
+
+    kept = sealed.failure
+    assert (kept.__traceback__, kept.__context__, kept.__cause__) == (None, None, None)
+    assert canaries
+    assert [canary() for canary in canaries] == [None] * len(canaries)
+
+
+async def test_sealing_is_published_with_its_stages_once():
+    """Stage 5 and 6 belong to the leader; the trace of the asker ends with them."""
+    service = Service()
+    await service.asked()
+
+    assert len(service.events.of(GenerationSealed)) == 1
+    assert [event.stage for event in service.events.of(StageTimed)] == [
+        "1", "2", "2.1", "2.2", "2.3", "3", "4", "5", "6",
+    ]  # fmt: skip
+
+
+async def test_a_listener_that_raises_costs_nobody_an_answer():
+    """At whatever event."""
+    service = Service()
+    served = []
+
+    def defective(event):
+        served.append(event)
+        raise RuntimeError
+
+    for kind in (GenerationSealed, AttemptEnded, AnswerServed, StageTimed):
+        service.events.subscribe(kind, defective)
+
+    _, sealed = await service.asked()
+
+    assert sealed.state is State.DONE
+    assert served
+    assert len(service.events.of(DefectFound)) == len(served)
+    assert await service.is_at_rest()
+
+
+def test_progress_counts_from_its_making():
+    """One clock for the beginning, the first chunk and the end."""
+    times_s = iter([1.0, 3.0, 7.0])
+    progress = Progress(thread_id="t", clock=lambda: next(times_s))
+    assert progress.came(Chunk("x"))
+    assert not progress.came(STOP)
+
+    sealed = progress.sealed(State.DONE)
+
+    assert (sealed.ttft_s, sealed.duration_s, sealed.chunk_count) == (2.0, 6.0, 2)
