@@ -199,7 +199,9 @@ class Failover:
     async def _try_route(self, request: ChatRequest, route: Route, progress: Progress, write: Write) -> None:
         """The answer has come from `route`, at its first attempt or a later one."""
         delays = self._delays()
-        for attempts_left in range(self._retry.attempts - 1, -1, -1):
+        attempts_left = self._retry.attempts
+        while True:
+            attempts_left -= 1
             try:
                 return await self._attempt(request, route, progress, write)
             except ProviderRejected as failure:
@@ -210,7 +212,6 @@ class Failover:
                     raise
                 await write(_change("retrying", route, route, failure.reason))
                 await self._sleep(delay_s)
-        return None
 
     def _wait_before_retry(self, failure: ProviderError, backoff_s: float) -> float | None:
         """The seconds to wait before asking the same route again; None: do not."""

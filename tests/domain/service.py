@@ -126,6 +126,7 @@ async def read(answer):
     try:
         while not (records and type(records[-1]) is Sealed):
             new = await answer.reader.read(1024.0)
+            assert new, "no record for longer than anything may last"
             answer.served(new)
             records += new
     finally:

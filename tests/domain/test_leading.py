@@ -176,9 +176,9 @@ async def test_stopping_what_has_ended_changes_nothing():
     service = Service()
     answer = await service.ask()
     await read(answer)
+    assert await service.is_at_rest()
 
     await service.lifecycle.stop(answer.stream_id, ANN)
-    await settle()
 
     assert answer.generation.state is State.DONE
 
