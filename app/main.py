@@ -7,8 +7,6 @@ from typing import Any
 from litestar import Litestar, Request, Response
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
-from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
 from app.container import Container
@@ -18,6 +16,7 @@ from app.controllers.streams import StreamController
 from app.dependencies import HealthChecks, HttpPolicy, Metrics
 from app.edge import Edge
 from app.errors import ClientGone, on_client_gone, on_http_exception, on_weir_error
+from app.openapi import CompleteDocument, openapi_config
 from domain.errors import Internal, WeirError
 from domain.events import DefectFound
 from domain.lifecycle import Lifecycle
@@ -42,10 +41,16 @@ def create_litestar(container: Container) -> Litestar:
         },
         lifespan=[_lifespan(container)],
         request_max_body_size=policy.max_request_bytes,
-        openapi_config=OpenAPIConfig(
-            title="Weir", version=container.version(), path="/schema", render_plugins=[JsonRenderPlugin()]
-        ),
+        openapi_config=openapi_config(container.version(), _document(container, policy)),
         logging_config=None,
+    )
+
+
+def _document(container: Container, policy: HttpPolicy) -> CompleteDocument:
+    return CompleteDocument(
+        models=tuple(policy.models),
+        providers=tuple(container.catalogue().providers),
+        max_query_chars=policy.max_query_chars,
     )
 
 

@@ -1,23 +1,18 @@
 """The service as a real process, pointed at the simulated providers."""
 
 import os
-import select
+import signal
 import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
 
 from tests.simulation import Simulation
 
 _PROJECT = Path(__file__).resolve().parents[1]
 _WEIR = Path(sys.executable).with_name("weir")
 _ANNOUNCEMENT = b"weir: serving at "
-_STARTS = 200
-_WAIT_S = 0.05
-_open = build_opener(ProxyHandler({})).open
 
 KEY = "sk-test-0123456789abcdef"
 """What each provider is asked with."""
@@ -49,11 +44,12 @@ class Service:
             env=_environment(simulation, settings),
             stdout=self._log,
             stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         announced = self.process.stderr.readline()
-        assert announced.startswith(_ANNOUNCEMENT), announced + self.process.stderr.read()
+        if not announced.startswith(_ANNOUNCEMENT):
+            raise RuntimeError(f"the service did not start: {(announced + self._kill()).decode()}")
         self.url = announced.removeprefix(_ANNOUNCEMENT).decode().strip()
-        self._wait_until_up()
 
     def log(self) -> str:
         """All that was logged so far."""
@@ -67,22 +63,22 @@ class Service:
             AssertionError: it does not end with code 0, or wrote more than its announcement to stderr.
         """
         self.process.terminate()
-        _, more = self.process.communicate(timeout=20)
+        try:
+            _, more = self.process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            raise
         self._log.close()
         assert (self.process.returncode, more.decode()) == (0, "")
 
-    def _wait_until_up(self) -> None:
-        """It answers; a line on stderr before that is its last."""
-        for _ in range(_STARTS):
-            try:
-                with _open(f"{self.url}/health/live", timeout=5):
-                    return
-            except URLError:
-                is_ended, _, _ = select.select([self.process.stderr], [], [], _WAIT_S)
-            if is_ended:
-                break
-        self.process.terminate()
-        raise AssertionError(self.process.communicate(timeout=20)[1].decode())
+    def _kill(self) -> bytes:
+        """End it and its worker, at the latest after a second; return what was left to read on stderr."""
+        self._log.close()
+        try:
+            return self.process.communicate(timeout=1)[1]
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            return self.process.communicate()[1]
 
 
 @contextmanager

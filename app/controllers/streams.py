@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from litestar import Controller, Request, delete, get, post
+from litestar import Controller, HttpMethod, Request, delete, get, post, route
 from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response.base import ASGIResponse
 
@@ -27,6 +27,11 @@ class StreamController(Controller):
     """Answers in named events."""
 
     tags = ("Streams",)
+
+    @route("/v1/streams/{stream_id:str}", http_method=HttpMethod.OPTIONS, include_in_schema=False)
+    async def allow(self) -> ASGIResponse:
+        """Say which methods there are. The framework registers in the alphabet's order and lists only the first's."""
+        return ASGIResponse(status_code=204, headers={"allow": "DELETE, GET, OPTIONS"})
 
     @post("/v1/stream", status_code=200)
     async def ask(self, request: Http, lifecycle: LifecycleDep, policy: HttpPolicyDep) -> ASGIResponse:

@@ -84,9 +84,9 @@ class Stream:
             self._take(data)
         return self
 
-    async def json(self) -> Any:
-        """Read to the end, and decode it as JSON."""
-        return json.loads((await self.all()).raw)
+    def json(self) -> Any:
+        """What was read, decoded."""
+        return json.loads(self.raw)
 
     def _take(self, data: bytes) -> None:
         self.raw += data

@@ -147,7 +147,7 @@ async def test_options_says_what_an_address_takes(service, path):
     status, headers, body = await exchange(service.url, head("OPTIONS", path))
 
     assert (status, body) == (204, b"")
-    assert METHODS[path] & set(headers["allow"].split(", "))
+    assert METHODS[path] <= set(headers["allow"].split(", "))
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/metrics", "/v1/models"])

@@ -1,0 +1,213 @@
+"""The OpenAPI document: routes as the framework knows them, and what only this module knows of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from litestar import Request, Response, Router
+from litestar.exceptions import NotFoundException
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+
+from app.errors import PROBLEM_JSON, STATUSES, encode_json
+from app.openapi_components import (
+    ANSWER_HEADERS,
+    ERROR_HEADERS,
+    HEADERS,
+    PARAMETERS,
+    QUOTA_HEADERS,
+    STREAM_HEADERS,
+    Json,
+    ref,
+    schemas,
+)
+
+DESCRIPTION = """Weir stands between applications and the language-model providers they pay for, and streams answers \
+over Server-Sent Events. What can be known before the first event is an HTTP status; after it, one `error` event ends \
+the stream. Every response has `X-Thread-ID`, by which the log tells what happened."""
+
+_EVENTS = """event: status
+id: 0
+data: {"status":"validated","thread_id":"abc-123","stream_id":"01M84RXTPMTZ6R6MDDZY2A8T00"}
+
+event: status
+id: 1
+data: {"status":"selected","provider":"openai","model":"gpt-4o-mini"}
+
+event: chunk
+id: 2
+data: {"content":"A river","chunk_index":1,"finish_reason":null}
+
+"""
+_QUESTION = "What is a weir?"
+_UNPROCESSABLE = {"provider_rejected": (400, 422)}
+"""Codes that have more than one status."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What the framework does not know of a route.
+
+    `codes` are those of `app.errors.STATUSES` that it can answer, beside `internal`; `good` are its other responses.
+    """
+
+    good: Mapping[int, Json]
+    codes: Sequence[str] = ()
+    parameters: Sequence[str] = ()
+    body: str | None = None
+    example: Json | None = None
+    is_openai: bool = False
+
+
+def _answer(description: str, headers: Sequence[str], **content: Json) -> Json:
+    named = {name: ref("headers", name) for name in headers}
+    return {"description": description, "headers": named} | ({"content": content} if content else {})
+
+
+def _json(description: str, schema: str) -> Json:
+    return _answer(description, ("X-Thread-ID",), **{"application/json": {"schema": ref("schemas", schema)}})
+
+
+_STREAM: Json = {"text/event-stream": {"schema": ref("schemas", "Event"), "example": _EVENTS}}
+_SLOTS = ("too_many_connections", "at_capacity")
+_BEGINNING = (
+    "invalid_request",
+    "unknown_model",
+    "request_too_large",
+    "rate_limited",
+    *_SLOTS,
+    "all_providers_down",
+    "not_cached",
+)
+_ENDING = ("provider_rejected", "upstream_timeout", "stream_interrupted", "cancelled")
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("/v1/stream", "post"): Operation(
+        good={200: _answer("The answer: status, chunk, and at last complete or error.", STREAM_HEADERS, **_STREAM)},
+        codes=_BEGINNING,
+        parameters=("thread", "cache_control"),
+        body="StreamBody",
+        example={"model": "gpt-4o-mini", "query": _QUESTION},
+    ),
+    ("/v1/streams/{stream_id}", "get"): Operation(
+        good={
+            200: _answer(
+                "The stream from its start, or behind the event that was seen last.", STREAM_HEADERS, **_STREAM
+            ),
+            204: _answer("The end was seen already.", ANSWER_HEADERS),
+        },
+        codes=("invalid_request", "unknown_stream", *_SLOTS),
+        parameters=("stream_id", "last_event_id", "last_event_id_header", "format", "include_usage", "thread"),
+    ),
+    ("/v1/streams/{stream_id}", "delete"): Operation(
+        good={204: _answer("The stream has ended.", ("X-Thread-ID",))},
+        codes=("invalid_request", "unknown_stream", "forbidden"),
+        parameters=("stream_id", "thread"),
+    ),
+    ("/v1/chat/completions", "post"): Operation(
+        good={
+            200: _answer(
+                "The answer: chat.completion.chunk events and [DONE] with `stream`, else one object.",
+                (*ANSWER_HEADERS, "Cache-Control"),
+                **_STREAM | {"application/json": {"schema": ref("schemas", "ChatCompletion")}},
+            )
+        },
+        codes=(*_BEGINNING, *_ENDING),
+        parameters=("thread", "cache_control"),
+        body="CompletionBody",
+        example={"model": "gpt-4o-mini", "messages": [{"role": "user", "content": _QUESTION}], "stream": True},
+        is_openai=True,
+    ),
+    ("/v1/models", "get"): Operation(good={200: _json("The models that can be asked for.", "Models")}, is_openai=True),
+    ("/health", "get"): Operation(
+        good={200: _json("All is well.", "Health"), 503: _json("No provider can be used.", "Health")}
+    ),
+    ("/health/live", "get"): Operation(good={200: _json("The process is up.", "Status")}),
+    ("/health/ready", "get"): Operation(
+        good={200: _json("Work may be sent.", "Status"), 503: _json("No provider can be used.", "Status")}
+    ),
+    ("/metrics", "get"): Operation(
+        good={200: _answer("All metrics.", ("X-Thread-ID",), **{"text/plain": {"schema": {"type": "string"}}})}
+    ),
+}
+
+
+class CompleteDocument(JsonRenderPlugin):
+    """Renders the framework's document with what is missing in it; put together at the first request."""
+
+    def __init__(self, *, models: Sequence[str], providers: Sequence[str], max_query_chars: int) -> None:
+        super().__init__()
+        self._schemas = schemas(models, providers, max_query_chars)
+        self._body: bytes | None = None
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002  # the framework's signature
+        """The document in JSON."""
+        if self._body is None:
+            self._body = encode_json(complete(openapi_schema, self._schemas))
+        return self._body
+
+
+def openapi_config(version: str, document: CompleteDocument) -> OpenAPIConfig:
+    """The framework's part, told to describe operations by their docstrings and to answer 404 as we do."""
+
+    async def after(response: Response[Any]) -> Response[Any]:
+        if response.status_code == HTTPStatus.NOT_FOUND:
+            raise NotFoundException
+        return response
+
+    return OpenAPIConfig(
+        title="Weir",
+        version=version,
+        description=DESCRIPTION,
+        use_handler_docstrings=True,
+        render_plugins=[document],
+        openapi_router=Router("/schema", route_handlers=[], include_in_schema=False, after_request=after),
+    )
+
+
+def complete(generated: Json, known_schemas: Mapping[str, Json]) -> Json:
+    """The framework's document, with parameters, bodies and responses of each operation, and their components.
+
+    Raises:
+        KeyError: a route has no entry in `OPERATIONS`.
+    """
+    paths = {
+        path: {
+            method: operation | _completion(OPERATIONS[path, method])
+            for method, operation in item.items()
+            if method != "head"
+        }
+        for path, item in generated["paths"].items()
+    }
+    components = {"schemas": dict(known_schemas), "headers": HEADERS, "parameters": PARAMETERS}
+    return generated | {"paths": paths, "components": components}
+
+
+def _completion(operation: Operation) -> Json:
+    completed: Json = {
+        "parameters": [ref("parameters", name) for name in operation.parameters],
+        "responses": {str(status): answer for status, answer in (_errors(operation) | dict(operation.good)).items()},
+    }
+    if operation.body:
+        content = {"schema": ref("schemas", operation.body), "example": operation.example}
+        completed["requestBody"] = {"required": True, "content": {"application/json": content}}
+    return completed
+
+
+def _errors(operation: Operation) -> dict[int, Json]:
+    """A response for each status of the operation's codes, with the sentences that go with it."""
+    titles: dict[int, list[str]] = {}
+    for code in (*operation.codes, "internal"):
+        for status in _UNPROCESSABLE.get(code, (STATUSES[code].status,)):
+            titles.setdefault(status, []).append(f"`{code}`: {STATUSES[code].title}.")
+    media_type, schema = ("application/json", "OpenAIError") if operation.is_openai else (PROBLEM_JSON, "Problem")
+    content = {media_type: {"schema": ref("schemas", schema)}}
+    return {
+        status: _answer(" ".join(sentences), _error_headers(status), **content)
+        for status, sentences in sorted(titles.items())
+    }
+
+
+def _error_headers(status: int) -> Sequence[str]:
+    return (*ERROR_HEADERS, *QUOTA_HEADERS) if status == HTTPStatus.TOO_MANY_REQUESTS else ERROR_HEADERS

@@ -1,0 +1,230 @@
+"""What the OpenAPI document says more than once: schemas, headers, parameters."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from app.bodies import CompletionBody, StreamBody
+from app.errors import STATUSES
+from app.headers import THREAD_ID
+
+Json = dict[str, Any]
+
+_STREAM_ID = "^[0-9A-HJKMNP-TV-Z]{26}$"
+_NUMBER_OF_AN_EVENT = "^[0-9]{1,9}$"
+_TEXT: Json = {"type": "string"}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_NUMBER: Json = {"type": ["number", "null"]}
+
+
+def ref(kind: str, name: str) -> Json:
+    """A reference to a component."""
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def _object(description: str, **properties: Json) -> Json:
+    """An object that has all of these properties, and may have more."""
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "required": [name for name, schema in properties.items() if not schema.get("x-optional")],
+    }
+
+
+def _array(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def _optional(schema: Json) -> Json:
+    return schema | {"x-optional": True}
+
+
+def _header(description: str, schema: Json = _TEXT, *, is_required: bool = False) -> Json:
+    return {"description": description, "schema": schema, "required": is_required}
+
+
+HEADERS: dict[str, Json] = {
+    "X-Thread-ID": _header(
+        "The request's thread id, or the one made for it.",
+        {"type": "string", "pattern": f"^{THREAD_ID.pattern}$"},
+        is_required=True,
+    ),
+    "X-Stream-ID": _header(
+        "The id under which the stream can be joined.", {"type": "string", "pattern": _STREAM_ID}, is_required=True
+    ),
+    "X-Cache": _header(
+        "Where the answer comes from.",
+        {"type": "string", "enum": ["l1", "l2", "coalesced", "miss", "bypass"]},
+        is_required=True,
+    ),
+    "Age": _header("Seconds since a stored answer was whole.", _COUNT),
+    "Retry-After": _header("Seconds after which to come back.", _COUNT),
+    "RateLimit-Policy": _header('The caller\'s policy, such as `"anonymous";q=10;w=60`.'),
+    "RateLimit": _header('What the policy leaves, such as `"anonymous";r=9;t=6`.'),
+    "x-ratelimit-limit-requests": _header("As OpenAI says the limit.", {"type": "string", "pattern": "^[0-9]+$"}),
+    "x-ratelimit-remaining-requests": _header(
+        "As OpenAI says what is left.", {"type": "string", "pattern": "^[0-9]+$"}
+    ),
+    "x-ratelimit-reset-requests": _header(
+        "As OpenAI says when all is back.", {"type": "string", "pattern": "^[0-9]+s$"}
+    ),
+    "Cache-Control": _header("`no-store`: nothing between here and the client keeps a copy.", is_required=True),
+    "X-Accel-Buffering": _header("`no`: proxies pass each event on at once.", is_required=True),
+}
+QUOTA_HEADERS = tuple(name for name in HEADERS if "ratelimit" in name.lower())
+ANSWER_HEADERS = ("X-Thread-ID", "X-Stream-ID", "X-Cache", "Age", *QUOTA_HEADERS)
+STREAM_HEADERS = (*ANSWER_HEADERS, "Cache-Control", "X-Accel-Buffering")
+ERROR_HEADERS = ("X-Thread-ID", "Cache-Control", "Retry-After")
+
+
+def _parameter(name: str, place: str, description: str, schema: Json, example: Any = None) -> Json:
+    described = {"name": name, "in": place, "description": description, "schema": schema, "required": place == "path"}
+    return described if example is None else described | {"example": example}
+
+
+PARAMETERS: dict[str, Json] = {
+    "thread": _parameter(
+        "X-Thread-ID",
+        "header",
+        "What this exchange is to be found by in the log; it is echoed, and made when absent.",
+        {"type": "string", "pattern": f"^{THREAD_ID.pattern}$"},
+        "checkout-4711",
+    ),
+    "cache_control": _parameter(
+        "Cache-Control",
+        "header",
+        "Whether a stored answer will do: `no-cache`, `no-store`, `max-age=N`, `min-fresh=N`, `only-if-cached` "
+        "(RFC 9111, section 5.2.1).",
+        _TEXT,
+        "max-age=60",
+    ),
+    "stream_id": _parameter(
+        "stream_id",
+        "path",
+        "`X-Stream-ID` of the answer.",
+        {"type": "string", "pattern": _STREAM_ID},
+        "01M84RXTPMTZ6R6MDDZY2A8T00",
+    ),
+    "last_event_id": _parameter(
+        "last_event_id",
+        "query",
+        "As the header Last-Event-ID, which goes before it: for the first connection of an EventSource.",
+        {"type": "string", "pattern": _NUMBER_OF_AN_EVENT},
+    ),
+    "last_event_id_header": _parameter(
+        "Last-Event-ID",
+        "header",
+        "The number of the last event that was seen: the stream goes on behind it.",
+        {"type": "string", "pattern": _NUMBER_OF_AN_EVENT},
+    ),
+    "format": _parameter(
+        "format", "query", "`openai`: chat.completion.chunk events.", {"type": "string", "enum": ["openai"]}
+    ),
+    "include_usage": _parameter(
+        "include_usage",
+        "query",
+        "With `format=openai`: the usage comes as a last chunk.",
+        {"type": "boolean", "default": False},
+    ),
+}
+
+_ATTEMPT = _object("What became of one try.", provider=_TEXT, model=_TEXT, reason=_TEXT)
+_CODE: Json = {"type": "string", "enum": sorted(STATUSES)}
+_SCHEMAS: dict[str, Json] = {
+    "Problem": _object(
+        "What went wrong (RFC 9457).",
+        type={"type": "string", "format": "uri"},
+        title=_TEXT,
+        status={"type": "integer", "minimum": 400, "maximum": 599},
+        detail=_TEXT,
+        code=_CODE,
+        thread_id=_TEXT,
+        retryable={"type": "boolean"},
+        retry_after_s=_NUMBER,
+        attempts=_array(_ATTEMPT),
+        errors=_optional(_array(_object("A field that is wrong.", field=_TEXT, reason=_TEXT))),
+    ),
+    "OpenAIError": _object(
+        "What went wrong, as OpenAI's API words it.",
+        error=_object(
+            "The error.",
+            message=_TEXT,
+            type=_TEXT,
+            param={"type": ["string", "null"]},
+            code=_CODE,
+            attempts=_optional(_array(_ATTEMPT)),
+        ),
+    ),
+    "Event": _object(
+        "One event of a stream. Its data is JSON, or `[DONE]` as OpenAI's last.",
+        id=_optional({"type": "string", "pattern": _NUMBER_OF_AN_EVENT}),
+        event={"type": "string", "enum": ["status", "chunk", "complete", "error", "message"]},
+        data=_TEXT,
+    ),
+    "ChatCompletion": _object(
+        "A whole answer.",
+        id=_TEXT,
+        object={"const": "chat.completion"},
+        created=_COUNT,
+        model=_TEXT,
+        choices=_array(
+            _object(
+                "One answer.",
+                index=_COUNT,
+                message=_object("What was said.", role={"const": "assistant"}, content={"type": ["string", "null"]}),
+                finish_reason=_TEXT,
+            )
+        ),
+        usage={"type": ["object", "null"]},
+    ),
+    "Models": _object(
+        "The catalogue's models.",
+        object={"const": "list"},
+        data=_array(_object("A model.", id=_TEXT, object={"const": "model"}, created=_COUNT, owned_by=_TEXT)),
+    ),
+    "Status": _object("One word.", status=_TEXT),
+    "Health": _object(
+        "All checks.",
+        status={"type": "string", "enum": ["healthy", "unhealthy"]},
+        checks=_object("By name.", providers={"type": "object"}, cache={"type": "object"}),
+    ),
+}
+
+
+def schemas(models: Sequence[str], providers: Sequence[str], max_query_chars: int) -> dict[str, Json]:
+    """All schemas: the bodies as they are parsed, with what the parser checks beyond types, and what is answered."""
+    _, bodies = msgspec.json.schema_components((StreamBody, CompletionBody), ref_template="#/components/schemas/{name}")
+    stream, completion = bodies["StreamBody"], bodies["CompletionBody"]
+    for body in (stream, completion):
+        body["properties"]["model"] = {"type": "string", "enum": list(models)}
+    properties = stream["properties"]
+    properties["provider"] = {"enum": [*providers, None], "description": "To be asked first, if it has the model."}
+    properties["query"]["anyOf"][0] |= {"pattern": r"\S", "maxLength": max_query_chars}
+    properties["messages"]["anyOf"][0] |= _SAYS_SOMETHING
+    completion["properties"]["messages"] |= _SAYS_SOMETHING
+    answered: dict[str, Json] = _plain(_SCHEMAS)
+    return bodies | {"StreamBody": stream | _ONE_OF_TWO} | answered
+
+
+_SAYS_SOMETHING: Json = {
+    "contains": {"not": {"properties": {"content": {"type": "string", "pattern": r"^\s*$"}}, "required": ["content"]}}
+}
+_ONE_OF_TWO: Json = {
+    "oneOf": [
+        {"required": ["query"], "properties": {"query": _TEXT, "messages": {"type": "null"}}},
+        {"required": ["messages"], "properties": {"messages": {"type": "array"}, "query": {"type": "null"}}},
+    ]
+}
+
+
+def _plain(schema: Any) -> Any:
+    """`schema` without our own marks."""
+    match schema:
+        case dict():
+            return {name: _plain(part) for name, part in schema.items() if name != "x-optional"}
+        case list():
+            return [_plain(part) for part in schema]
+        case _:
+            return schema
