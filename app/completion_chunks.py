@@ -11,6 +11,7 @@ from app.errors import encode_json, openai_error
 from app.named_events import usage_fields
 from domain.answer import Answer
 from domain.chat import Chunk
+from domain.errors import WeirError
 from domain.generation import Generation, ProviderChange, Record, Sealed
 
 
@@ -58,7 +59,7 @@ class SharedChunks:
             case Sealed(failure=None):
                 return self._usage(record) + b"id: %d\ndata: [DONE]\n\n" % number
             case Sealed(failure=failure) if failure is not None:
-                return b"id: %d\ndata: %b\n\n" % (number, encode_json(openai_error(failure)))
+                return _error(failure, number)
             case _:
                 return b""
 
@@ -101,6 +102,10 @@ class SharedChunks:
             self._tail = b'],"usage":null}\n\n' if self._has_usage else b"]}\n\n"
 
 
+def _error(failure: WeirError, number: int) -> bytes:
+    return b"id: %d\ndata: %b\n\n" % (number, encode_json(openai_error(failure)))
+
+
 _shared: WeakValueDictionary[tuple[str, bool], SharedChunks] = WeakValueDictionary()
 _replays: WeakKeyDictionary[Generation, dict[bool, bytes]] = WeakKeyDictionary()
 
@@ -120,6 +125,10 @@ class CompletionChunks:
     def encode(self, records: Sequence[Record], first_number: int) -> bytes:
         """The events for `records`, of which the first is number `first_number`; may be empty."""
         return b"".join(self._shared.between(first_number, first_number + len(records)))
+
+    def encode_failure(self, failure: WeirError, number: int) -> bytes:
+        """The error object that ends the stream at that number."""
+        return _error(failure, number)
 
 
 def replay(answer: Answer, *, has_usage: bool) -> bytes:

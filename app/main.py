@@ -92,6 +92,6 @@ def _on_defect(container: Container) -> Any:
     def on_defect(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         """Log what happened; tell the client only that it did."""
         container.events().publish(DefectFound(thread_id=request.scope["state"]["thread_id"], error=error))
-        return on_weir_error(request, Internal("Weir failed; its log says more under this thread id."))
+        return on_weir_error(request, Internal())
 
     return on_defect

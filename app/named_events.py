@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from app.errors import encode_json, problem
 from domain.answer import Answer, CacheStatus
 from domain.chat import Chunk, Usage
+from domain.errors import WeirError
 from domain.generation import Generation, ProviderChange, Record, Sealed
 
 FOLLOWING_NUMBER = 1
@@ -73,6 +74,10 @@ class NamedEvents:
         if isinstance(last := records[-1], Sealed):
             frames[-1] = ending(self._answer, last, end - 1)
         return b"".join(frames)
+
+    def encode_failure(self, failure: WeirError, number: int) -> bytes:
+        """The `error` event that ends the stream at that number."""
+        return event(b"error", number, problem(failure, self._answer.thread_id))
 
     @property
     def _tells_otherwise(self) -> bool:

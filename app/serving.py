@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable
 from threading import Thread
 from time import sleep
+from typing import Any
 from urllib.request import urlopen
 
 from granian import Granian
@@ -39,7 +40,8 @@ def serve(settings: Settings, host: str, port: int, announce: Callable[[str], No
     """
     port = _free_port(host, port)
     connections = settings.limits.max_connections + _SPARE_CONNECTIONS
-    server = Granian(
+    url = f"http://{host}:{port}"
+    server = _Announced(
         "app.asgi:application",
         factory=True,
         address=host,
@@ -53,9 +55,22 @@ def serve(settings: Settings, host: str, port: int, announce: Callable[[str], No
         log_level=LogLevels.warning,
         log_dictconfig=_STDERR_LOG,
     )
-    url = f"http://{host}:{port}"
-    server.on_startup(lambda: Thread(target=_announce_when_up, args=(url, announce), daemon=True).start())
+    server.announcing = Thread(target=_announce_when_up, args=(url, announce), daemon=True)
     server.serve()
+
+
+class _Announced(Granian):
+    """Starts a thread once the worker has been forked.
+
+    A hook of Granian's would start it before, and a lock that it held in that moment would be held in the worker for
+    good: that of a module being imported, for one.
+    """
+
+    announcing: Thread
+
+    def _spawn_workers(self, *arguments: Any) -> None:
+        super()._spawn_workers(*arguments)
+        self.announcing.start()
 
 
 def _announce_when_up(url: str, announce: Callable[[str], None]) -> None:

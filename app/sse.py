@@ -15,16 +15,21 @@ from app.errors import ClientGone
 from app.headers import STREAM_HEADERS, answer_headers
 from domain.answer import Answer
 from domain.chat import Chunk
+from domain.errors import WeirError
 from domain.generation import Record, Sealed
 
 HEARTBEAT = b":\n\n"
 
 
 class View(Protocol):
-    """One client's form of a generation's records."""
+    """One client's form of a generation's records, and of a failure that is in none of them."""
 
     def encode(self, records: Sequence[Record], first_number: int) -> bytes:
         """The events for `records`, of which the first is number `first_number`; may be empty."""
+        ...
+
+    def encode_failure(self, failure: WeirError, number: int) -> bytes:
+        """The event that ends the stream at that number."""
         ...
 
 
@@ -78,6 +83,10 @@ class EventStream(ASGIResponse):
                 await self._send_records(send)
         except ClientGone:
             pass
+        except Exception as defect:  # noqa: BLE001  # the framework would cut the stream, and its log not say why
+            failure = self._answer.defect_found(defect)
+            body = self._view.encode_failure(failure, self._answer.reader.position)
+            await send({"type": "http.response.body", "body": body, "more_body": False})
         finally:
             self._answer.close()
 

@@ -5,7 +5,8 @@ from enum import StrEnum
 
 from domain.admission import Slot
 from domain.chat import Chunk
-from domain.events import AnswerServed, FirstChunkServed, Publish
+from domain.errors import Internal
+from domain.events import AnswerServed, DefectFound, FirstChunkServed, Publish
 from domain.generation import Generation, Reader, Record, Sealed, State
 from domain.limiting import Quota
 
@@ -111,6 +112,11 @@ class Answer:
         self.reader.position = len(records)
         self.served(records)
         self.close()
+
+    def defect_found(self, error: BaseException) -> Internal:
+        """What to tell the client of a defect of ours, which is published."""
+        self._publish(DefectFound(thread_id=self.thread_id, error=error))
+        return Internal()
 
     def close(self) -> None:
         """The client has been served or is gone: it reads no more and its slot is free. Closing again does nothing."""

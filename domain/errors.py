@@ -197,6 +197,9 @@ class Internal(AnswerFailed):
 
     code = "internal"
 
+    def __init__(self) -> None:
+        super().__init__("Weir failed; its log says more under this thread id.")
+
 
 class CircuitOpen(WeirError):
     """The provider is being left alone for `retry_after_s` more seconds."""

@@ -123,7 +123,7 @@ class Leaders:
             return progress.sealed(State.FAILED, _without_frames(answer_failed))
         except Exception as defect:  # noqa: BLE001  # whatever it is, the readers must hear that the answer ended
             self._publish(DefectFound(thread_id=progress.thread_id, error=defect))
-            return progress.sealed(State.FAILED, Internal("Weir failed; the thread id finds it in the log."))
+            return progress.sealed(State.FAILED, Internal())
         return progress.sealed(State.DONE)
 
     async def _seal(self, lease: Lease, task: Task, sealed: Sealed) -> None:
