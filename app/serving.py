@@ -7,10 +7,10 @@ from time import sleep
 from typing import Any
 from urllib.request import urlopen
 
-from granian import Granian
 from granian.constants import Interfaces, Loops
 from granian.http import HTTP2Settings
 from granian.log import LogLevels
+from granian.server.mp import MPServer
 
 from config.settings import Settings
 
@@ -59,7 +59,7 @@ def serve(settings: Settings, host: str, port: int, announce: Callable[[str], No
     server.serve()
 
 
-class _Announced(Granian):
+class _Announced(MPServer):
     """Starts a thread once the worker has been forked.
 
     A hook of Granian's would start it before, and a lock that it held in that moment would be held in the worker for
