@@ -1,0 +1,41 @@
+"""`python -m perf [scenario …] [--quick]`: measure, and print one table."""
+
+import argparse
+import os
+import platform
+import sys
+import time
+
+from perf import cache_hit, coalescing, idle, miss, streams, ttft
+from perf.figures import Figure, table
+from perf.processes import raise_open_files
+
+SCENARIOS = {
+    "cache_hit": cache_hit,
+    "miss": miss,
+    "ttft": ttft,
+    "streams": streams,
+    "idle": idle,
+    "coalescing": coalescing,
+}
+
+
+def main() -> None:
+    """Run the scenarios; a missed target is printed, and no error."""
+    parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
+    parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="default: all")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    arguments = parser.parse_args()
+    raise_open_files()
+    began_s = time.monotonic()
+    figures: list[Figure] = []
+    for name in arguments.scenario or SCENARIOS:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        figures.extend(SCENARIOS[name].measure(is_quick=arguments.quick))
+    print(table(figures))
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"\n{machine}; load average {os.getloadavg()[0]:.1f}; took {time.monotonic() - began_s:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
