@@ -69,7 +69,7 @@ class _Announced(MPServer):
     announcing: Thread
 
     def _spawn_workers(self, *arguments: Any) -> None:
-        super()._spawn_workers(*arguments)
+        super()._spawn_workers(*arguments)  # type: ignore[no-untyped-call]  # Granian has no types there
         self.announcing.start()
 
 
