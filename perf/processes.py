@@ -107,7 +107,8 @@ def finished(generator: subprocess.Popen[bytes]) -> Answers:
     Raises:
         RuntimeError: an answer was wrong; the first such one is in the text.
     """
-    answers = msgspec.json.decode(generator.stdout.readline(), type=Answers)
+    *_, last = generator.stdout.read().splitlines()
+    answers = msgspec.json.decode(last, type=Answers)
     if answers.failures:
         raise RuntimeError(f"{len(answers.failures)} of {answers.count} answers are wrong: {answers.failures[0]}")
     return answers
