@@ -41,7 +41,7 @@ class Service:
         self.process = subprocess.Popen(
             [_WEIR, "serve", "--port", "0"],
             cwd=_PROJECT,
-            env=_environment(simulation, settings),
+            env=environment(simulation, settings),
             stdout=self._log,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -91,7 +91,8 @@ def serving(simulation: Simulation, **settings: str):
         service.stop()
 
 
-def _environment(simulation: Simulation, settings: dict[str, str]) -> dict[str, str]:
+def environment(simulation: Simulation, settings: dict[str, str]) -> dict[str, str]:
+    """The variables that point the service at the simulated providers, beside `settings` and what is inherited."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WEIR_")}
     providers = {
         variable: value
