@@ -108,6 +108,7 @@ def openai_error(error: WeirError) -> dict[str, Any]:
 
 def on_weir_error(request: Request[Any, Any, Any], error: WeirError) -> Response[bytes]:
     """Answer in the form that the route's clients read, with the headers that say when to come back."""
+    error.__traceback__ = None  # a kept failure is told to many; none of them may keep its frames alive
     is_openai = request.scope["path"].startswith(OPENAI_PATHS)
     body = openai_error(error) if is_openai else problem(error, request.scope["state"]["thread_id"])
     return Response(

@@ -62,7 +62,10 @@ class StaleEpoch(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """The first record: who asked for what, when (Unix seconds), and who may read the answer."""
+    """The first record: who asked for what, when (Unix seconds), and who may read the answer.
+
+    `is_shared`: others may join it. `is_kept`: it may be stored, and read after its end.
+    """
 
     generation_id: str
     fingerprint: str
@@ -72,6 +75,7 @@ class Opened:
     scope: str
     model: str
     is_shared: bool = True
+    is_kept: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,14 +120,25 @@ _SEALING = {State.DONE: Move.ANSWERED, State.FAILED: Move.FAILED, State.CANCELLE
 class Generation:
     """A log that can be appended to under the newest epoch, and read from any position.
 
-    A record's index in `records` is its number for good.
+    A record's index in `records` is its number for good. One that `is_stopping` will not answer anybody else.
     """
 
-    __slots__ = ("__weakref__", "_waiting", "epoch", "on_deserted", "reader_count", "records", "size_bytes", "state")
+    __slots__ = (
+        "__weakref__",
+        "_waiting",
+        "epoch",
+        "is_stopping",
+        "on_deserted",
+        "reader_count",
+        "records",
+        "size_bytes",
+        "state",
+    )
 
     def __init__(self, opened: Opened) -> None:
         self.state = State.UNDER_WAY
         self.epoch = 0
+        self.is_stopping = False
         self.records: list[Record] = [opened]
         self.size_bytes = RECORD_OVERHEAD_BYTES
         self.reader_count = 0
@@ -170,7 +185,7 @@ class Generation:
             raise StaleEpoch
         self._move(_SEALING[record.state] if type(record) is Sealed else Move.APPENDED)
         self.records.append(record)
-        self.size_bytes += RECORD_OVERHEAD_BYTES + (2 * len(record.content) if type(record) is Chunk else 0)
+        self.size_bytes += RECORD_OVERHEAD_BYTES + (_text_bytes(record) if type(record) is Chunk else 0)
         self._wake()
 
     def watch(self) -> asyncio.Future[None]:
@@ -195,6 +210,12 @@ class Generation:
             self.state = MOVES[self.state, move]
         except KeyError:
             raise IllegalMove(self.state, move) from None
+
+
+def _text_bytes(chunk: Chunk) -> int:
+    """What the text of a chunk takes, once kept and once encoded."""
+    more = len(str(chunk.delta)) + len(str(chunk.choice)) if chunk.delta or chunk.choice else 0
+    return 2 * (len(chunk.content) + more)
 
 
 class Reader:

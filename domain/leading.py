@@ -16,12 +16,11 @@ from domain.tracking import Trace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a leader has to produce: `is_kept` says whether a whole answer may be cached."""
+    """What a leader has to produce, and where its time is noted."""
 
     request: ChatRequest
     routes: Sequence[Route]
     trace: Trace
-    is_kept: bool
 
 
 class Leaders:
@@ -48,7 +47,7 @@ class Leaders:
         self._clock = clock
         self._unix_now = unix_now
         self._grace_s = grace_s
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, tuple[Generation, asyncio.Task[None]]] = {}
         self._graces: dict[str, asyncio.TimerHandle] = {}
 
     def start(self, lease: Lease, task: Task) -> None:
@@ -56,16 +55,20 @@ class Leaders:
         generation = lease.generation
         generation_id = generation.opened.generation_id
         running = asyncio.get_running_loop().create_task(self._lead(lease, task), name=f"leader-{generation_id}")
-        self._running[generation_id] = running
+        self._running[generation_id] = (generation, running)
         running.add_done_callback(lambda _: self._forget(generation))
         generation.on_deserted = lambda: self._begin_grace(generation)
         self._begin_grace(generation)
 
     def stop(self, generation_id: str, why: str) -> bool:
-        """The provider's call is being ended and the generation sealed as cancelled; False: it is not led here."""
-        running = self._running.get(generation_id)
-        if running is None:
+        """Nobody joins the generation any more, its provider's call is being ended and it will be sealed as cancelled.
+
+        False: it is not led here.
+        """
+        if generation_id not in self._running:
             return False
+        generation, running = self._running[generation_id]
+        generation.is_stopping = True
         # A task that is cancelled before its first step never runs, and would never seal.
         asyncio.get_running_loop().call_soon(running.cancel, why)
         return True
@@ -75,7 +78,7 @@ class Leaders:
         running = dict(self._running)
         for generation_id in running:
             self.stop(generation_id, "This instance is shutting down.")
-        await asyncio.gather(*running.values(), return_exceptions=True)
+        await asyncio.gather(*(task for _, task in running.values()), return_exceptions=True)
 
     def _begin_grace(self, generation: Generation) -> None:
         """Stop the generation after the grace period, counted from now, unless somebody reads it by then."""
@@ -131,7 +134,7 @@ class Leaders:
         generation = lease.generation
         with task.trace.stage("6"):
             await self._log.append(lease, sealed)
-            if task.is_kept and sealed.state is State.DONE and sealed.finish_reason in WHOLE_REASONS:
+            if generation.opened.is_kept and sealed.state is State.DONE and sealed.finish_reason in WHOLE_REASONS:
                 await self._keep(generation)
         self._publish(
             GenerationSealed(

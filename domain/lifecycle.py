@@ -15,7 +15,17 @@ from domain.admission import Slot, Slots
 from domain.answer import Answer, CacheStatus
 from domain.caching import NO_DIRECTIVES, CacheDirectives
 from domain.chat import Caller, ChatRequest
-from domain.errors import FieldError, Forbidden, InvalidRequest, NotCached, UnknownModel, UnknownStream, WeirError
+from domain.errors import (
+    AllProvidersDown,
+    FieldError,
+    Forbidden,
+    InvalidRequest,
+    NotCached,
+    RequestRefused,
+    UnknownModel,
+    UnknownStream,
+    WeirError,
+)
 from domain.events import CacheHit, CacheMiss, Coalesced, Publish, RequestAdmitted, RequestTurnedAway
 from domain.fingerprint import CacheScope, fingerprint, sharing_scope
 from domain.generation import Generation, Opened
@@ -93,7 +103,9 @@ class Lifecycle:
         except BaseException as refusal:
             if slot is not None:
                 slot.release()
-            self._turned_away(ask, trace, refusal)
+            trace.close()
+            if isinstance(refusal, WeirError):
+                self._refused(ask.thread_id, ask.caller, refusal)
             raise
         return answer
 
@@ -108,11 +120,14 @@ class Lifecycle:
             TooManyConnections, AtCapacity: no slot is free.
         """
         began_s = self._clock()
-        generation = await self._readable(stream_id, caller)
+        try:
+            generation = await self._readable(stream_id, caller)
+            _check_position(generation, after)
+            slot = self._slots.take(caller.user)
+        except RequestRefused as refusal:
+            self._refused(thread_id or "-", caller, refusal)
+            raise
         opened = generation.opened
-        if after is not None and after >= len(generation.records):
-            reason = f"{after} is beyond the end: the last event of this stream is {len(generation.records) - 1}"
-            raise InvalidRequest(FieldError("Last-Event-ID", reason))
         cache = CacheStatus.MISS if opened.is_shared else CacheStatus.BYPASS
         if thread_id not in {None, opened.thread_id}:
             cache = CacheStatus.COALESCED
@@ -120,7 +135,7 @@ class Lifecycle:
             generation=generation,
             cache=cache,
             thread_id=thread_id or opened.thread_id,
-            slot=self._slots.take(caller.user),
+            slot=slot,
             quota=self._limiter.quota(caller),
             publish=self._publish,
             clock=self._clock,
@@ -204,15 +219,18 @@ class Lifecycle:
         """Stages 3 and 4, then claim the question: whoever loses the claim to another follows, and pays nothing."""
         with trace.stage("3"):
             await self._limiter.spend(ask.caller)
-        with trace.stage("4"):
-            routes = select_routes(model, ask.request.provider, self._breakers.can_try)
+        try:
+            with trace.stage("4"):
+                routes = select_routes(model, ask.request.provider, self._breakers.can_try)
+        except AllProvidersDown:
+            await self._limiter.refund(ask.caller)
+            raise
         claim = await self._log.claim(self._opened(ask, key, scope))
         if claim.lease is None:
             await self._limiter.refund(ask.caller)
             trace.close()
             return self._follow(ask, claim.generation), claim.generation
-        is_kept = not ask.directives.no_store
-        self._leaders.start(claim.lease, Task(request=ask.request, routes=routes, trace=trace, is_kept=is_kept))
+        self._leaders.start(claim.lease, Task(request=ask.request, routes=routes, trace=trace))
         return CacheStatus.MISS if claim.generation.opened.is_shared else CacheStatus.BYPASS, claim.generation
 
     def _opened(self, ask: Ask, key: str, scope: str) -> Opened:
@@ -225,6 +243,7 @@ class Lifecycle:
             scope=scope,
             model=ask.request.model,
             is_shared=not (ask.directives.no_cache or ask.directives.no_store),
+            is_kept=not ask.directives.no_store,
         )
 
     async def _readable(self, stream_id: str, caller: Caller) -> Generation:
@@ -233,10 +252,16 @@ class Lifecycle:
             raise UnknownStream(f"There is no stream {stream_id!r}, or it is no longer kept.")
         return generation
 
-    def _turned_away(self, ask: Ask, trace: Trace, refusal: BaseException) -> None:
-        trace.close()
-        if isinstance(refusal, WeirError):
-            self._publish(RequestTurnedAway(thread_id=ask.thread_id, code=refusal.code, tier=ask.caller.tier))
+    def _refused(self, thread_id: str, caller: Caller, refusal: WeirError) -> None:
+        self._publish(RequestTurnedAway(thread_id=thread_id, code=refusal.code, tier=caller.tier))
+
+
+def _check_position(generation: Generation, after: int | None) -> None:
+    """A client comes back after an event that there is."""
+    last = len(generation.records) - 1
+    if after is not None and after > last:
+        reason = f"{after} is beyond the end: the last event of this stream is {last}"
+        raise InvalidRequest(FieldError("Last-Event-ID", reason))
 
 
 def _check_preference(provider: str | None, model: Model) -> None:

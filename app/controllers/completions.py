@@ -61,7 +61,7 @@ async def _stream(answer: Answer, request: Http, heartbeat_s: float, *, has_usag
     sealed = answer.generation.sealed
     if sealed and sealed.failure and not sealed.chunk_count:
         answer.close()
-        raise sealed.failure.with_traceback(None)
+        raise sealed.failure
     return EventStream(answer, CompletionChunks(answer, has_usage=has_usage), heartbeat_s)
 
 
@@ -70,7 +70,7 @@ async def _whole(answer: Answer, request: Http) -> ASGIResponse:
     sealed = await wait_for_end(answer, request.receive)
     if sealed.failure:
         answer.close()
-        raise sealed.failure.with_traceback(None)
+        raise sealed.failure
     answer.served_whole()
     headers = {"cache-control": "no-store"} | answer_headers(answer)
     return ASGIResponse(body=completion(answer.generation), headers=headers)

@@ -10,7 +10,7 @@ from domain.ports import Claim, Lease
 class MemoryGenerationLog:
     """Keeps ended generations for `ttl_s` seconds, the latest `max_entries` and `max_bytes` of them.
 
-    One that is larger than all is not kept, and drives no other out.
+    One that is larger than all is not kept, and drives no other out; nor is one that must not be.
     """
 
     def __init__(self, *, max_entries: int, max_bytes: int, ttl_s: float, clock: Callable[[], float]) -> None:
@@ -25,11 +25,12 @@ class MemoryGenerationLog:
 
     async def under_way(self, fingerprint: str) -> Generation | None:
         """The shared generation that is answering this question now."""
-        return self._by_question.get(fingerprint)
+        running = self._by_question.get(fingerprint)
+        return None if running is None or running.is_stopping else running
 
     async def claim(self, opened: Opened) -> Claim:
         """Join the generation under way for the question of `opened`, or begin that generation and lead it."""
-        running = self._by_question.get(opened.fingerprint) if opened.is_shared else None
+        running = await self.under_way(opened.fingerprint) if opened.is_shared else None
         if running is not None:
             return Claim(running, None)
         generation = Generation(opened)
@@ -61,9 +62,9 @@ class MemoryGenerationLog:
     def _end(self, generation: Generation) -> None:
         opened = generation.opened
         del self._under_way[opened.generation_id]
-        if opened.is_shared:
+        if self._by_question.get(opened.fingerprint) is generation:
             del self._by_question[opened.fingerprint]
-        if generation.size_bytes > self._max_bytes:
+        if not opened.is_kept or generation.size_bytes > self._max_bytes:
             return
         self._ended[opened.generation_id] = (generation, self._clock() + self._ttl_s)
         self._ended_bytes += generation.size_bytes

@@ -255,3 +255,12 @@ async def test_the_last_reader_to_leave_makes_the_generation_deserted():
     Reader(generation).close()
 
     assert deserted == [0, 0]
+
+
+def test_the_size_counts_what_comes_beside_the_text():
+    """A tool call's arguments take memory like any text."""
+    plain, called = Generation(OPENED), Generation(OPENED)
+    plain.append(plain.claim(), Chunk("x"))
+    called.append(called.claim(), Chunk("x", delta={"tool_calls": ["y" * 1000]}))
+
+    assert called.size_bytes > plain.size_bytes + 2000

@@ -125,7 +125,7 @@ async def test_a_generation_that_nobody_ever_read_is_stopped_too():
     )
     trace = Tracker(0.0, service.events.publish, service.loop.time).begin("t")
     routes = service.lifecycle._policy.models["m"].routes
-    service.leaders.start(claim.lease, Task(request=QUESTION, routes=routes, trace=trace, is_kept=True))
+    service.leaders.start(claim.lease, Task(request=QUESTION, routes=routes, trace=trace))
 
     await asyncio.sleep(GRACE_S + 1.0)
 

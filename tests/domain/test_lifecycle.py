@@ -231,6 +231,16 @@ async def test_no_store_stores_nothing_but_may_be_served_what_is_stored():
     assert (await service.asked(cache_control="no-store"))[0] is L1
 
 
+async def test_what_must_not_be_stored_cannot_be_read_after_its_end():
+    """Section 5.2.1.5: removed as promptly as possible."""
+    service = Service()
+    answer = await service.ask(cache_control="no-store")
+    await read(answer)
+
+    with pytest.raises(UnknownStream):
+        await service.lifecycle.join(answer.stream_id, ANN, None, None)
+
+
 @pytest.mark.parametrize(
     ("cache_control", "expected"),
     [
@@ -406,6 +416,17 @@ async def test_with_every_circuit_open_the_request_is_refused_but_stored_answers
     assert [attempt.provider for attempt in error.attempts] == ["a", "b"]
 
 
+async def test_a_request_that_no_route_can_take_gets_its_token_back():
+    """It has caused no work."""
+    service = Service(rate=ONE_A_MINUTE)
+    for name in ("a", "b"):
+        service.breakers.acquire(name).failure()
+
+    for _ in range(2):
+        with pytest.raises(AllProvidersDown):
+            await service.ask()
+
+
 async def test_a_preferred_provider_is_asked_first():
     """And the others after it."""
     service = Service()
@@ -553,6 +574,21 @@ async def test_an_unknown_stream_is_refused_and_so_is_one_no_longer_kept():
             await service.lifecycle.join(stream_id, ANN, None, None)
 
 
+async def test_nobody_joins_an_answer_that_is_being_stopped():
+    """The next asker would be told that a stream was cancelled which it has never stopped."""
+    hang = asyncio.Event()
+    service = Service((Chunk("x"), hang, STOP), WHOLE)
+    stopped = await service.ask()
+    await settle()
+    await service.lifecycle.stop(stopped.stream_id, ANN)
+
+    cache, sealed = await service.asked()
+
+    assert (cache, sealed.state) == (MISS, State.DONE)
+    assert (await read(stopped))[-1].state is State.CANCELLED
+    assert await service.is_at_rest()
+
+
 async def test_joining_takes_a_slot_like_any_stream():
     """Otherwise the limit would be none."""
     service = Service((Chunk("x"), asyncio.Event()), limit_per_user=1)
@@ -560,6 +596,7 @@ async def test_joining_takes_a_slot_like_any_stream():
 
     with pytest.raises(TooManyConnections):
         await service.lifecycle.join(answer.stream_id, ANN, None, None)
+    assert [event.code for event in service.events.of(RequestTurnedAway)] == ["too_many_connections"]
     answer.close()
 
 
