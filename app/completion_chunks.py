@@ -1,6 +1,6 @@
 """OpenAI's form of an answer: chat.completion.chunk events, or one chat.completion object.
 
-Source: platform.openai.com/docs/api-reference/chat, "The chat completion chunk object", 2026-11.
+Source: platform.openai.com/docs/api-reference/chat, "The chat completion chunk object", as known 2026-11.
 """
 
 from collections.abc import Iterable, Sequence

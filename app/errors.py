@@ -99,7 +99,7 @@ def problem(error: WeirError, thread_id: str) -> dict[str, Any]:
 def openai_error(error: WeirError) -> dict[str, Any]:
     """`error` as OpenAI's API words it, in its envelope.
 
-    Source: platform.openai.com/docs/guides/error-codes, 2026-11.
+    Source: platform.openai.com/docs/guides/error-codes, as known 2026-11.
     """
     param = error.errors[0].field if isinstance(error, InvalidRequest) else None
     body = {"message": str(error), "type": STATUSES[error.code].kind, "param": param, "code": error.code}

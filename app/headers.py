@@ -32,7 +32,7 @@ def quota_headers(quota: Quota) -> dict[str, str]:
     """The caller's quota, for those who read the standard's fields and for OpenAI's SDKs.
 
     Source: draft-ietf-httpapi-ratelimit-headers-11, sections 3 and 4 (rounded up: waiting so long is enough);
-    platform.openai.com/docs/guides/rate-limits, "Rate limits in headers", 2026-11.
+    platform.openai.com/docs/guides/rate-limits, "Rate limits in headers", as known 2026-11.
     """
     amount, remaining, reset_s = quota.rate.amount, quota.remaining, math.ceil(quota.reset_s)
     return {

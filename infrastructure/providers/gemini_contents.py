@@ -1,4 +1,4 @@
-"""Puts a conversation in OpenAI's words into Gemini's. Source: ai.google.dev/api/caching#Content, read 2026-11-23."""
+"""Puts a conversation in OpenAI's words into Gemini's. Source: ai.google.dev/api/caching#Content, as known 2026-11."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -21,7 +21,7 @@ REASONS: Mapping[str, int] = {
 """Reasons of an ErrorInfo, and statuses with their canonical code, that are more exact than the status alone.
 
 A failed precondition is the country, or the free tier where it is not to be had without billing.
-Source: ai.google.dev/gemini-api/docs/troubleshooting, read 2026-11-23.
+Source: ai.google.dev/gemini-api/docs/troubleshooting, as known 2026-11.
 """
 
 

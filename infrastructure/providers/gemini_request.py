@@ -1,4 +1,4 @@
-"""Puts a request in OpenAI's words into Gemini's. Source: ai.google.dev/api/generate-content, read 2026-11-23."""
+"""Puts a request in OpenAI's words into Gemini's. Source: ai.google.dev/api/generate-content, as known 2026-11."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -49,7 +49,7 @@ BUDGETS: Mapping[str, int] = {"none": 0, "minimal": 1024, "low": 1024, "medium":
 LEVELS: Mapping[str, str] = {"minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH"}
 """What reasoning_effort means up to Gemini 2.5, in tokens, and since Gemini 3, in levels.
 
-Source: ai.google.dev/gemini-api/docs/openai, section Thinking, read 2026-11-23.
+Source: ai.google.dev/gemini-api/docs/openai, section Thinking, as known 2026-11.
 """
 
 MODES: Mapping[str, str] = {"none": "NONE", "auto": "AUTO", "required": "ANY"}

@@ -10,7 +10,7 @@ from domain.errors import ProviderUnavailable
 from infrastructure.providers.openai_errors import event_error
 
 FAILED_REASONS: Mapping[str, str] = {"insufficient_system_resource": "ran out of resources"}
-"""Finish reasons that mean the provider has failed. Source: DeepSeek's API reference, read 2026-11-23."""
+"""Finish reasons that mean the provider has failed. Source: DeepSeek's API reference, as known 2026-11."""
 
 
 END_MARK = b"[DONE]"

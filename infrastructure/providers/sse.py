@@ -1,6 +1,6 @@
 """Reads Server-Sent Events from bytes that arrive cut anywhere. Does no I/O.
 
-Source: WHATWG HTML, section 9.2.6, read 2026-11-23. Only the data of an event is kept: what providers have to say of
+Source: WHATWG HTML, section 9.2.6, as known 2026-11. Only the data of an event is kept: what providers have to say of
 it stands inside the data.
 """
 
