@@ -31,9 +31,9 @@ FAULTS = (
 )
 ROUND = 1000
 AT_ONCE = 40
-SOCKETS_KEPT = 150
+SOCKETS_KEPT = 80
 """Of providers' connection pools and the latest clients."""
-GROWTH_BYTES = 12 * 1024 * 1024
+GROWTH_BYTES = 8 * 1024 * 1024
 
 
 async def one_request(client, chance, stored):
