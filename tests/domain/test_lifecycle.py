@@ -674,7 +674,8 @@ def test_every_refusal_has_a_code_of_its_own():
     """Clients tell them apart by it."""
     leaves = [kind for kind in descendants(WeirError) if not kind.__subclasses__() and "code" in vars(kind)]
 
-    assert len({leaf.code for leaf in leaves}) == len(leaves) == 15
+    assert leaves
+    assert len({leaf.code for leaf in leaves}) == len(leaves)
 
 
 def descendants(kind):
