@@ -1,6 +1,6 @@
 """The composition root of the HTTP side."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from app.container import Container
 from app.controllers.completions import CompletionController
 from app.controllers.operations import OperationsController
 from app.controllers.streams import StreamController
-from app.dependencies import HealthChecks, HttpPolicy, Metrics
+from app.dependencies import HealthChecks, HttpPolicy, LifecycleDep, Metrics
 from app.edge import Edge
 from app.errors import ClientGone, on_client_gone, on_http_exception, on_weir_error
 from app.openapi import CompleteDocument, openapi_config
@@ -40,7 +40,7 @@ def create_litestar(container: Container) -> Litestar:
             Exception: _on_defect(container),
         },
         lifespan=[_lifespan(container)],
-        request_max_body_size=policy.max_request_bytes,
+        request_max_body_size=None,
         openapi_config=openapi_config(container.version(), _document(container, policy)),
         logging_config=None,
     )
@@ -55,10 +55,16 @@ def _document(container: Container, policy: HttpPolicy) -> CompleteDocument:
 
 
 def _dependencies(container: Container) -> dict[str, Provide]:
+    """What handlers may ask for by name.
+
+    No two of them are ready to be asked for at once: the framework would do that in a task group, and take longer for
+    it than for all else that it does for a request.
+    """
+
     def lifecycle() -> Lifecycle:
         return container.lifecycle()
 
-    def policy() -> HttpPolicy:
+    def policy(lifecycle: LifecycleDep) -> HttpPolicy:  # noqa: ARG001  # it only comes after it
         return container.http_policy()
 
     def health() -> HealthChecks:
@@ -67,7 +73,12 @@ def _dependencies(container: Container) -> dict[str, Provide]:
     def metrics() -> Metrics:
         return container.metrics()
 
-    named = {"lifecycle": lifecycle, "policy": policy, "health": health, "metrics": metrics}
+    named: dict[str, Callable[..., Any]] = {
+        "lifecycle": lifecycle,
+        "policy": policy,
+        "health": health,
+        "metrics": metrics,
+    }
     return {name: Provide(provide, sync_to_thread=False) for name, provide in named.items()}
 
 
