@@ -110,7 +110,7 @@ class Leaders:
         except asyncio.CancelledError as stop:
             why = str(stop) or "The stream was stopped."
             await self._seal(lease, task, progress.sealed(State.CANCELLED, Cancelled(why)))
-            raise
+            raise stop.with_traceback(None) from None  # its frames and the task would hold each other
         await self._seal(lease, task, sealed)
 
     async def _produce(self, lease: Lease, task: Task, progress: Progress) -> Sealed:
