@@ -33,8 +33,11 @@ def fingerprint(request: ChatRequest, scope: str) -> str:
 
 def _canonical(request: ChatRequest, scope: str) -> str:
     parts = [scope, request.model, request.provider, _plain(request.messages), _plain(request.options)]
-    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+    text = _encode(parts)
     return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _plain(value: Json) -> Json:

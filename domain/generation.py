@@ -161,6 +161,8 @@ class Generation:
     @property
     def provider(self) -> str:
         """The one that is being asked, or was last; empty before the first."""
+        if self.sealed is not None and self.sealed.provider:
+            return self.sealed.provider
         changes = (record for record in reversed(self.records) if isinstance(record, ProviderChange))
         return next((change.provider for change in changes), "")
 
