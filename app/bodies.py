@@ -5,10 +5,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from litestar import Request
+from litestar.types import Receive
 
-from app.headers import THREAD_ID
+from app.errors import ClientGone
+from app.headers import THREAD_ID, header
 from domain.chat import ChatRequest
-from domain.errors import FieldError, InvalidRequest
+from domain.errors import FieldError, InvalidRequest, RequestTooLarge
 
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -78,17 +80,35 @@ _stream_body = msgspec.json.Decoder(StreamBody)
 _json_object = msgspec.json.Decoder(dict[str, Any])
 
 
-async def read_json(request: Request[Any, Any, Any]) -> bytes:
+async def read_json(request: Request[Any, Any, Any], limit_bytes: int) -> bytes:
     """The body, which says that it is JSON.
 
     Raises:
         InvalidRequest: the Content-Type is another.
-        HTTPException: the body is larger than allowed; it has not been read whole.
+        RequestTooLarge: the body has more than `limit_bytes`; it has not been read whole.
+        ClientGone: the client has left before its body was here.
     """
-    content_type = request.headers.get("content-type", "application/json")
-    if content_type.partition(";")[0].strip().lower() != "application/json":
+    content_type = header(request.scope, b"content-type")
+    if content_type is not None and content_type.partition(";")[0].strip().lower() != "application/json":
         raise InvalidRequest(FieldError("Content-Type", f"{content_type!r}: application/json is needed"))
-    return await request.body()
+    announced = header(request.scope, b"content-length") or ""
+    if announced.isdecimal() and int(announced) > limit_bytes:
+        raise RequestTooLarge(limit_bytes)
+    return await _read(request.receive, limit_bytes)
+
+
+async def _read(receive: Receive, limit_bytes: int) -> bytes:
+    body = b""
+    while True:
+        message: Any = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        piece: bytes = message.get("body", b"")
+        body += piece
+        if len(body) > limit_bytes:
+            raise RequestTooLarge(limit_bytes)
+        if not message.get("more_body"):
+            return body
 
 
 def parse_stream_body(body: bytes, max_query_chars: int) -> tuple[StreamBody, ChatRequest]:

@@ -14,7 +14,6 @@ from domain.errors import (
     RateLimited,
     RequestRefused,
     RequestRejected,
-    RequestTooLarge,
     WeirError,
 )
 
@@ -138,8 +137,6 @@ def _as_ours(request: Request[Any, Any, Any], error: HTTPException) -> WeirError
             return NotFound(f"There is nothing at {request.scope['path']}.")
         case 405:
             return MethodNotAllowed(f"{request.scope['path']} does not take {request.method}.")
-        case 413:
-            return RequestTooLarge(request.route_handler.resolve_request_max_body_size() or 0)
         case _:
             return InvalidRequest(*_field_errors(error))
 

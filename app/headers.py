@@ -4,7 +4,9 @@ import math
 import re
 
 from litestar import HttpMethod
+from litestar.types import Scope
 
+from app.responses import RawHeaders, raw
 from domain.answer import Answer
 from domain.limiting import Quota
 
@@ -13,19 +15,32 @@ READ = (HttpMethod.GET, HttpMethod.HEAD)
 
 THREAD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-STREAM_HEADERS = {
-    "content-type": "text/event-stream; charset=utf-8",
-    "cache-control": "no-store, no-transform",
-    "x-accel-buffering": "no",
-}
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first value of that header of the request; its name is given in lower case."""
+    return next((value.decode("latin-1") for other, value in scope["headers"] if other == name), None)
 
 
-def answer_headers(answer: Answer) -> dict[str, str]:
+STREAM_HEADERS = raw(
+    {
+        "content-type": "text/event-stream; charset=utf-8",
+        "cache-control": "no-store, no-transform",
+        "x-accel-buffering": "no",
+    }
+)
+COMPLETION_HEADERS = raw({"content-type": "application/json", "cache-control": "no-store"})
+
+
+def answer_headers(answer: Answer) -> RawHeaders:
     """Who and what this answer is, where it came from and what the caller has left."""
-    headers = {"x-thread-id": answer.thread_id, "x-stream-id": answer.stream_id, "x-cache": answer.cache.value}
+    headers = [
+        (b"x-thread-id", answer.thread_id.encode()),
+        (b"x-stream-id", answer.stream_id.encode()),
+        (b"x-cache", answer.cache.encode()),
+    ]
     if answer.age_s is not None:
-        headers["age"] = str(int(answer.age_s))
-    return headers | quota_headers(answer.quota) if answer.quota else headers
+        headers.append((b"age", b"%d" % answer.age_s))
+    return headers + raw(quota_headers(answer.quota)) if answer.quota else headers
 
 
 def quota_headers(quota: Quota) -> dict[str, str]:

@@ -8,8 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from litestar.response.base import ASGIResponse
-from litestar.types import Receive, Send
+from litestar.types import Receive, Scope, Send
 
 from app.errors import ClientGone
 from app.headers import STREAM_HEADERS, answer_headers
@@ -61,25 +60,25 @@ async def until_client_leaves(receive: Receive) -> AsyncGenerator[None]:
         watcher.cancel()
 
 
-class EventStream(ASGIResponse):
+class EventStream:
     """Sends an answer's records as they come, and a comment after `heartbeat_s` of silence; then closes the answer.
 
     The framework's own streaming responses are not used: their cleanup does not finish when a client leaves.
     """
 
     __slots__ = ("_answer", "_heartbeat_s", "_view")
-    _should_set_content_length = False
 
     def __init__(self, answer: Answer, view: View, heartbeat_s: float) -> None:
-        super().__init__(headers=STREAM_HEADERS | answer_headers(answer))
         self._answer = answer
         self._view = view
         self._heartbeat_s = heartbeat_s
 
-    async def send_body(self, send: Send, receive: Receive) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's three
         """All events have been sent, or the client is gone; the answer is closed."""
         try:
             async with until_client_leaves(receive):
+                headers = STREAM_HEADERS + answer_headers(self._answer)
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
                 await self._send_records(send)
         except ClientGone:
             pass

@@ -1,21 +1,19 @@
 """The thread id: what a client, the log and support find one exchange by."""
 
+import os
 from typing import Any
-from uuid import uuid4
 
 from litestar import Request
 from litestar.types import Scope
 
-from app.headers import THREAD_ID
+from app.headers import THREAD_ID, header
 from domain.errors import FieldError, InvalidRequest
-
-_HEADER = b"x-thread-id"
 
 
 def begin_thread(scope: Scope) -> str:
     """The client's thread id if it can be one, or else a new one; it is in the scope's state from now on."""
-    given = next((value for name, value in scope["headers"] if name == _HEADER), b"").decode("latin-1")
-    thread_id = given if THREAD_ID.fullmatch(given) else uuid4().hex
+    given = header(scope, b"x-thread-id") or ""
+    thread_id = given if THREAD_ID.fullmatch(given) else os.urandom(16).hex()
     scope.setdefault("state", {})["thread_id"] = thread_id
     return thread_id
 
@@ -26,7 +24,7 @@ def own_thread_id(request: Request[Any, Any, Any]) -> str | None:
     Raises:
         InvalidRequest: it cannot be one.
     """
-    given = request.headers.get("x-thread-id")
+    given = header(request.scope, b"x-thread-id")
     if given is not None and not THREAD_ID.fullmatch(given):
         reason = f"{given[:140]!r}: 1 to 128 of A-Z a-z 0-9 . _ : - are needed"
         raise InvalidRequest(FieldError("X-Thread-ID", reason))

@@ -3,14 +3,15 @@
 from typing import Any
 
 from litestar import Controller, Request, post, route
-from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
 
 from app.authentication import caller_of
 from app.bodies import include_usage, parse_completion_body, read_json
 from app.completion import completion
 from app.completion_chunks import CompletionChunks, replay
 from app.dependencies import HttpPolicyDep, LifecycleDep
-from app.headers import READ, STREAM_HEADERS, answer_headers
+from app.headers import COMPLETION_HEADERS, READ, STREAM_HEADERS, answer_headers, header
+from app.responses import Ready
 from app.sse import EventStream, wait_for_end, wait_for_start
 from app.threads import thread_id_of
 from domain.answer import Answer
@@ -26,10 +27,10 @@ class CompletionController(Controller):
     tags = ("OpenAI-compatible",)
 
     @post("/v1/chat/completions", status_code=200)
-    async def ask(self, request: Http, lifecycle: LifecycleDep, policy: HttpPolicyDep) -> ASGIResponse:
+    async def ask(self, request: Http, lifecycle: LifecycleDep, policy: HttpPolicyDep) -> ASGIApp:
         """Create a chat completion, as a stream or whole."""
-        body, chat = parse_completion_body(await read_json(request), policy.max_query_chars)
-        directives = parse_cache_control(request.headers.get("cache-control"))
+        body, chat = parse_completion_body(await read_json(request, policy.max_request_bytes), policy.max_query_chars)
+        directives = parse_cache_control(header(request.scope, b"cache-control"))
         answer = await lifecycle.ask(
             Ask(
                 request=chat,
@@ -52,11 +53,11 @@ def _model(name: str, policy: HttpPolicyDep) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": int(policy.began_at_s), "owned_by": policy.models[name]}
 
 
-async def _stream(answer: Answer, request: Http, heartbeat_s: float, *, has_usage: bool) -> ASGIResponse:
+async def _stream(answer: Answer, request: Http, heartbeat_s: float, *, has_usage: bool) -> ASGIApp:
     """The answer as chunks. A failure before the first one is an HTTP status, if it comes before a heartbeat is due."""
     if answer.cache.is_hit:
         answer.served_whole()
-        return ASGIResponse(body=replay(answer, has_usage=has_usage), headers=STREAM_HEADERS | answer_headers(answer))
+        return Ready(replay(answer, has_usage=has_usage), STREAM_HEADERS + answer_headers(answer))
     await wait_for_start(answer, request.receive, heartbeat_s)
     sealed = answer.generation.sealed
     if sealed and sealed.failure and not sealed.chunk_count:
@@ -65,12 +66,11 @@ async def _stream(answer: Answer, request: Http, heartbeat_s: float, *, has_usag
     return EventStream(answer, CompletionChunks(answer, has_usage=has_usage), heartbeat_s)
 
 
-async def _whole(answer: Answer, request: Http) -> ASGIResponse:
+async def _whole(answer: Answer, request: Http) -> ASGIApp:
     """The answer as one object, once it is whole; half an answer is an error."""
     sealed = await wait_for_end(answer, request.receive)
     if sealed.failure:
         answer.close()
         raise sealed.failure
     answer.served_whole()
-    headers = {"cache-control": "no-store"} | answer_headers(answer)
-    return ASGIResponse(body=completion(answer.generation), headers=headers)
+    return Ready(completion(answer.generation), COMPLETION_HEADERS + answer_headers(answer))

@@ -5,13 +5,15 @@ from typing import Annotated, Any
 from litestar import Controller, HttpMethod, Request, delete, get, post, route
 from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
 
 from app.authentication import caller_of
 from app.bodies import parse_stream_body, read_json
 from app.completion_chunks import CompletionChunks
 from app.dependencies import HttpPolicyDep, LifecycleDep
-from app.headers import STREAM_HEADERS, answer_headers
+from app.headers import STREAM_HEADERS, answer_headers, header
 from app.named_events import NamedEvents, replay
+from app.responses import Ready
 from app.sse import EventStream
 from app.threads import own_thread_id, thread_id_of
 from domain.caching import parse_cache_control
@@ -34,10 +36,10 @@ class StreamController(Controller):
         return ASGIResponse(status_code=204, headers={"allow": "DELETE, GET, OPTIONS"})
 
     @post("/v1/stream", status_code=200)
-    async def ask(self, request: Http, lifecycle: LifecycleDep, policy: HttpPolicyDep) -> ASGIResponse:
+    async def ask(self, request: Http, lifecycle: LifecycleDep, policy: HttpPolicyDep) -> ASGIApp:
         """Ask, and be answered in named events: status, chunk, and at last complete or error."""
-        body, chat = parse_stream_body(await read_json(request), policy.max_query_chars)
-        directives = parse_cache_control(request.headers.get("cache-control"))
+        body, chat = parse_stream_body(await read_json(request, policy.max_request_bytes), policy.max_query_chars)
+        directives = parse_cache_control(header(request.scope, b"cache-control"))
         thread_id = thread_id_of(request, body.thread_id)
         answer = await lifecycle.ask(
             Ask(request=chat, caller=caller_of(request), thread_id=thread_id, directives=directives)
@@ -45,7 +47,7 @@ class StreamController(Controller):
         if not answer.cache.is_hit:
             return EventStream(answer, NamedEvents(answer), policy.heartbeat_s)
         answer.served_whole()
-        return ASGIResponse(body=replay(answer), headers=STREAM_HEADERS | answer_headers(answer))
+        return Ready(replay(answer), STREAM_HEADERS + answer_headers(answer))
 
     @get("/v1/streams/{stream_id:str}")
     async def join(  # noqa: PLR0917  # the framework passes by name
@@ -58,7 +60,7 @@ class StreamController(Controller):
         last_event_id_header: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
         format: FromQuery[str | None] = None,  # noqa: A002  # the contract's name
         include_usage: FromQuery[bool] = False,  # noqa: FBT002  # a query has no keywords
-    ) -> ASGIResponse:
+    ) -> ASGIApp:
         """Join a stream from its start, or rejoin it after the event that was seen last."""
         _check_form(format)
         after = _event_number(last_event_id_header or last_event_id)
@@ -66,7 +68,7 @@ class StreamController(Controller):
         request.scope["state"]["thread_id"] = answer.thread_id
         if answer.has_nothing_left:
             answer.close()
-            return ASGIResponse(status_code=204, headers=answer_headers(answer))
+            return Ready(b"", answer_headers(answer), status=204)
         view = CompletionChunks(answer, has_usage=include_usage) if format else NamedEvents(answer)
         return EventStream(answer, view, policy.heartbeat_s)
 

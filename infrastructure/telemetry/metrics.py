@@ -1,6 +1,7 @@
 """What happened, counted for Prometheus under the names of the contract."""
 
 from collections.abc import Callable, Iterable
+from functools import cache
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.gc_collector import GCCollector
@@ -40,7 +41,7 @@ class PrometheusMetrics:
         self._registry = CollectorRegistry(auto_describe=True)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
-        self._gauge("sse_build_info", "The running version", "version").labels(version).set(1)
+        self._gauges("sse_build_info", "The running version", "version")(version).set(1)
         self._gauge("sse_active_connections", "Live streams").set_function(active_streams)
         self._count_requests(events)
         self._count_cache(events)
@@ -55,12 +56,12 @@ class PrometheusMetrics:
         return generate_latest(self._registry)
 
     def _count_requests(self, events: Events) -> None:
-        requests = self._counter("sse_requests_total", "Requests", "method", "endpoint", "status")
-        durations = self._histogram(
+        requests = self._counters("sse_requests_total", "Requests", "method", "endpoint", "status")
+        durations = self._histograms(
             "sse_request_duration_seconds", "To the last byte", _STREAM_BUCKETS, "method", "endpoint"
         )
-        stages = self._histogram("sse_stage_duration_seconds", "Of tracked requests", _STAGE_BUCKETS, "stage")
-        first_chunks = self._histogram(
+        stages = self._histograms("sse_stage_duration_seconds", "Of tracked requests", _STAGE_BUCKETS, "stage")
+        first_chunks = self._histograms(
             "sse_time_to_first_token_seconds",
             "From the request to its first chunk",
             _STREAM_BUCKETS,
@@ -69,73 +70,80 @@ class PrometheusMetrics:
         )
 
         def ended(event: ExchangeEnded) -> None:
-            requests.labels(event.method, event.endpoint, event.status).inc()
-            durations.labels(event.method, event.endpoint).observe(event.duration_s)
+            requests(event.method, event.endpoint, event.status).inc()
+            durations(event.method, event.endpoint).observe(event.duration_s)
 
         events.subscribe(ExchangeEnded, ended)
-        events.subscribe(StageTimed, lambda event: stages.labels(event.stage).observe(event.duration_s))
+        events.subscribe(StageTimed, lambda event: stages(event.stage).observe(event.duration_s))
         events.subscribe(
-            FirstChunkServed, lambda event: first_chunks.labels(event.provider, event.cache).observe(event.seconds)
+            FirstChunkServed, lambda event: first_chunks(event.provider, event.cache).observe(event.seconds)
         )
 
     def _count_cache(self, events: Events) -> None:
-        hits = self._counter("sse_cache_hits_total", "Answers served from a store", "tier")
+        hits = self._counters("sse_cache_hits_total", "Answers served from a store", "tier")
         misses = self._counter("sse_cache_misses_total", "Requests for which no stored answer would do")
         coalesced = self._counter("sse_coalesced_total", "Requests that joined an answer under way")
         saved = self._counter("sse_saved_usd_total", "What stored and joined answers would have cost")
-        events.subscribe(CacheHit, lambda event: hits.labels(event.tier).inc())
+        events.subscribe(CacheHit, lambda event: hits(event.tier).inc())
         events.subscribe(CacheMiss, lambda _: misses.inc())
         events.subscribe(Coalesced, lambda _: coalesced.inc())
         events.subscribe(AnswerServed, lambda event: saved.inc(event.saved_usd))
 
     def _count_limits(self, events: Events) -> None:
-        checks = self._counter("sse_rate_limit_checks_total", "Buckets asked", "path")
-        exceeded = self._counter("sse_rate_limit_exceeded_total", "Requests over their rate", "tier")
-        rejected = self._counter("sse_connections_rejected_total", "Requests without a slot", "reason")
+        checks = self._counters("sse_rate_limit_checks_total", "Buckets asked", "path")
+        exceeded = self._counters("sse_rate_limit_exceeded_total", "Requests over their rate", "tier")
+        rejected = self._counters("sse_connections_rejected_total", "Requests without a slot", "reason")
 
         def turned_away(event: RequestTurnedAway) -> None:
             if event.code == "rate_limited":
-                exceeded.labels(event.tier).inc()
+                exceeded(event.tier).inc()
             elif event.code in _SLOT_REFUSALS:
-                rejected.labels(event.code).inc()
+                rejected(event.code).inc()
 
-        events.subscribe(RateChecked, lambda event: checks.labels(event.path).inc())
+        events.subscribe(RateChecked, lambda event: checks(event.path).inc())
         events.subscribe(RequestTurnedAway, turned_away)
 
     def _count_providers(self, events: Events, providers: Iterable[str]) -> None:
-        attempts = self._counter("sse_provider_attempts_total", "Calls by how they ended", "provider", "outcome")
-        failovers = self._counter("sse_failovers_total", "Turns to the next provider", "from", "to", "phase")
-        states = self._gauge("sse_circuit_state", "0 closed, 1 half-open, 2 open", "provider")
-        transitions = self._counter("sse_circuit_transitions_total", "Changes of a circuit", "provider", "to")
+        attempts = self._counters("sse_provider_attempts_total", "Calls by how they ended", "provider", "outcome")
+        failovers = self._counters("sse_failovers_total", "Turns to the next provider", "from", "to", "phase")
+        states = self._gauges("sse_circuit_state", "0 closed, 1 half-open, 2 open", "provider")
+        transitions = self._counters("sse_circuit_transitions_total", "Changes of a circuit", "provider", "to")
         for provider in providers:
-            states.labels(provider).set(0)
+            states(provider).set(0)
 
         def changed(event: CircuitChanged) -> None:
-            states.labels(event.provider).set(_CIRCUIT_LEVELS[event.state])
-            transitions.labels(event.provider, event.state.value).inc()
+            states(event.provider).set(_CIRCUIT_LEVELS[event.state])
+            transitions(event.provider, event.state.value).inc()
 
-        events.subscribe(AttemptEnded, lambda event: attempts.labels(event.provider, event.outcome).inc())
-        events.subscribe(FailedOver, lambda event: failovers.labels(event.previous, event.provider, event.phase).inc())
+        events.subscribe(AttemptEnded, lambda event: attempts(event.provider, event.outcome).inc())
+        events.subscribe(FailedOver, lambda event: failovers(event.previous, event.provider, event.phase).inc())
         events.subscribe(CircuitChanged, changed)
 
     def _count_usage(self, events: Events) -> None:
-        tokens = self._counter("sse_tokens_total", "As providers count them", "provider", "direction")
-        cost = self._counter("sse_cost_usd_total", "By the catalogue's prices", "provider")
+        tokens = self._counters("sse_tokens_total", "As providers count them", "provider", "direction")
+        cost = self._counters("sse_cost_usd_total", "By the catalogue's prices", "provider")
 
         def sealed(event: GenerationSealed) -> None:
             usage, provider = event.sealed.usage, event.sealed.provider
             if usage and provider:
-                tokens.labels(provider, "in").inc(usage.prompt_tokens)
-                tokens.labels(provider, "out").inc(usage.completion_tokens)
-                cost.labels(provider).inc(event.sealed.cost_usd or 0.0)
+                tokens(provider, "in").inc(usage.prompt_tokens)
+                tokens(provider, "out").inc(usage.completion_tokens)
+                cost(provider).inc(event.sealed.cost_usd or 0.0)
 
         events.subscribe(GenerationSealed, sealed)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self._registry)
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, registry=self._registry)
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(name, text, labels, registry=self._registry)
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, registry=self._registry)
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(name, text, labels, buckets=buckets, registry=self._registry)
+    def _counters(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
+        """A counter for each set of labels; the library takes longer to find one than to count."""
+        return cache(Counter(name, text, labels, registry=self._registry).labels)
+
+    def _gauges(self, name: str, text: str, *labels: str) -> Callable[..., Gauge]:
+        return cache(Gauge(name, text, labels, registry=self._registry).labels)
+
+    def _histograms(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Callable[..., Histogram]:
+        return cache(Histogram(name, text, labels, buckets=buckets, registry=self._registry).labels)
