@@ -150,8 +150,6 @@ def parse_completion_body(body: bytes, max_query_chars: int) -> tuple[Completion
 def _decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         value = decoder.decode(body)
-        if b"\\u" in body:
-            msgspec.json.encode(value)
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
     except msgspec.DecodeError as error:

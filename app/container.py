@@ -33,12 +33,12 @@ from infrastructure.telemetry.metrics import PrometheusMetrics
 def connect(configs: Mapping[str, ProviderConfig], connect_timeout_s: float) -> dict[str, Provider]:
     """An adapter for each provider, by name; nothing is sent yet."""
     return {
-        name: _adapter(config.kind)(name, config.base_url, config.api_key, connect_timeout_s)
+        name: _adapter(config.kind)(config.base_url, config.api_key, connect_timeout_s)
         for name, config in configs.items()
     }
 
 
-def _adapter(kind: Kind) -> Callable[[str, str, str, float], Provider]:
+def _adapter(kind: Kind) -> Callable[[str, str, float], Provider]:
     """The adapter for that protocol. An SDK takes up to a second and 40 MB to load: those not in use stay out."""
     if kind == "gemini":
         from infrastructure.providers.gemini import GeminiProvider  # noqa: PLC0415  # see above

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.request import Request
+
+from app.loopback import open_directly
 
 PACE = {"ttft_s": 0.3, "gap_s": 0.05, "tokens": 40}
 """Slow enough to watch."""
@@ -24,7 +26,8 @@ _LIFTED = {
 def simulated_providers() -> Iterator[dict[str, str]]:
     """Simulated providers in a process of their own, which ends with the context; their base URLs by name."""
     command = [sys.executable, "-m", "infrastructure.simulator", "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603  # our own module
+    # In a session of its own: Ctrl-C is for the service, whose streams need their providers until they have ended.
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)  # noqa: S603
     try:
         assert process.stdout is not None  # noqa: S101  # it is piped
         addresses: dict[str, str] = json.loads(process.stdout.readline())
@@ -46,7 +49,7 @@ def environment(addresses: dict[str, str]) -> dict[str, str]:
             (f"{name}_BASE_URL", addresses[name.lower()]),
         )
     }
-    return _LIFTED | dict(os.environ) | providers
+    return _LIFTED | dict(os.environ) | providers | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
 def things_to_try(url: str, control: str) -> str:
@@ -70,6 +73,6 @@ Ctrl-C ends the demo.
 
 
 def _put(url: str, body: object) -> None:
-    request = urllib.request.Request(url, json.dumps(body).encode(), method="PUT")  # noqa: S310  # loopback, ours
-    with urllib.request.urlopen(request, timeout=5):  # noqa: S310  # see above
+    request = Request(url, json.dumps(body).encode(), method="PUT")  # noqa: S310  # loopback, ours
+    with open_directly(request, timeout=5):
         pass

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from threading import Thread
 from time import sleep
 from typing import Any
-from urllib.request import urlopen
 
 from granian.constants import Interfaces, Loops
 from granian.http import HTTP2Settings
 from granian.log import LogLevels
 from granian.server.mp import MPServer
 
+from app.loopback import open_directly
 from config.settings import Settings
 
 _SPARE_CONNECTIONS = 4096
@@ -77,7 +77,7 @@ def _announce_when_up(url: str, announce: Callable[[str], None]) -> None:
     """Granian does not say when its worker answers; so it is asked until it does."""
     while True:
         try:
-            with urlopen(f"{url}/health/live", timeout=_STARTING_S):  # noqa: S310  # our own address
+            with open_directly(f"{url}/health/live", timeout=_STARTING_S):
                 return announce(url)
         except OSError:
             sleep(_POLL_S)

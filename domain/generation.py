@@ -143,7 +143,7 @@ class Generation:
         self.size_bytes = RECORD_OVERHEAD_BYTES
         self.reader_count = 0
         self.on_deserted: Callable[[], None] | None = None
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: dict[asyncio.Future[None], None] = {}
 
     @property
     def opened(self) -> Opened:
@@ -193,16 +193,15 @@ class Generation:
     def watch(self) -> asyncio.Future[None]:
         """A future that is done once another record is there."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        self._waiting[future] = None
         return future
 
     def unwatch(self, future: asyncio.Future[None]) -> None:
         """Forget a future that nobody awaits any more."""
-        if future in self._waiting:
-            self._waiting.remove(future)
+        self._waiting.pop(future, None)
 
     def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, {}
         for future in waiting:
             if not future.done():
                 future.set_result(None)

@@ -56,7 +56,7 @@ class Leaders:
         generation_id = generation.opened.generation_id
         running = asyncio.get_running_loop().create_task(self._lead(lease, task), name=f"leader-{generation_id}")
         self._running[generation_id] = (generation, running)
-        running.add_done_callback(lambda _: self._forget(generation))
+        running.add_done_callback(lambda ended: self._forget(generation, ended))
         generation.on_deserted = lambda: self._begin_grace(generation)
         self._begin_grace(generation)
 
@@ -96,8 +96,11 @@ class Leaders:
         if grace is not None:
             grace.cancel()
 
-    def _forget(self, generation: Generation) -> None:
-        """Whoever reads the ended generation from now on concerns nobody here."""
+    def _forget(self, generation: Generation, ended: asyncio.Task[None]) -> None:
+        """Whoever reads the ended generation from now on concerns nobody here; a defect that ended it is told."""
+        defect = None if ended.cancelled() else ended.exception()
+        if defect is not None:
+            self._publish(DefectFound(thread_id=generation.opened.thread_id, error=defect))
         generation.on_deserted = None
         generation_id = generation.opened.generation_id
         del self._running[generation_id]

@@ -23,14 +23,13 @@ _KEEPALIVE_S = 30.0
 
 
 class OpenAIProvider:
-    """The provider `name` at `base_url`. Contract: tests/contracts/test_provider.py.
+    """The provider at `base_url`. Contract: tests/contracts/test_provider.py.
 
     Connecting (name, TCP and TLS together) may take `connect_timeout_s`. Nothing else is limited here: neither the
     time of an answer nor the number of streams.
     """
 
-    def __init__(self, name: str, base_url: str, api_key: str, connect_timeout_s: float) -> None:
-        self.name = name
+    def __init__(self, base_url: str, api_key: str, connect_timeout_s: float) -> None:
         self._api_key = api_key
         self._connect_timeout_s = connect_timeout_s
         self._client = openai.AsyncOpenAI(

@@ -44,7 +44,9 @@ def make_log(*, level: str, form: str) -> Log:
     """A logger that writes lines of at least `level` to stdout, in `form` json or console."""
     wrapped: Log = structlog.wrap_logger(
         structlog.BytesLogger(sys.stdout.buffer) if form == "json" else structlog.PrintLogger(sys.stdout),
-        processors=[_json_line] if form == "json" else [*_STAMPS, structlog.dev.ConsoleRenderer()],
+        processors=[_json_line]
+        if form == "json"
+        else [*_STAMPS, structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         cache_logger_on_first_use=True,
     )

@@ -85,7 +85,7 @@ async def subject(request, simulator):
         yield Fake()
         return
     adapter = GeminiProvider if request.param == "gemini" else OpenAIProvider
-    provider = adapter(request.param, simulator.urls[request.param], "sk-test", 5.0)
+    provider = adapter(simulator.urls[request.param], "sk-test", 5.0)
     yield Simulated(request.param, provider, simulator)
     await provider.close()
 

@@ -62,7 +62,7 @@ def test_the_sdk_still_has_what_the_adapter_takes_from_below_its_surface():
 
 async def test_a_conversation_with_tools_arrives_as_gemini_wants_it(simulator):
     """Through the real SDK: path, key and body."""
-    provider = GeminiProvider("gemini", simulator.urls["gemini"], "key", 5.0)
+    provider = GeminiProvider(simulator.urls["gemini"], "key", 5.0)
     request = ChatRequest(model="m", messages=QUESTION, options={"tools": [TOOL], "tool_choice": "required"})
     try:
         async with provider.open(Route(provider="gemini", model="gemini-2.5-flash"), request) as chunks:

@@ -24,7 +24,7 @@ FINISHED = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 
 @pytest.fixture
 async def provider(simulator):
-    provider = OpenAIProvider("openai", simulator.urls["openai"], "sk-test", 5.0)
+    provider = OpenAIProvider(simulator.urls["openai"], "sk-test", 5.0)
     yield provider
     await provider.close()
 
@@ -194,7 +194,7 @@ async def test_an_error_event_comes_behind_the_tokens_before_it(provider):
 
 async def test_signs_of_life_while_a_request_waits_are_no_chunks(simulator):
     """DeepSeek sends comments for as long as it has no place for the request."""
-    provider = OpenAIProvider("deepseek", simulator.urls["deepseek"], "sk-test", 5.0)
+    provider = OpenAIProvider(simulator.urls["deepseek"], "sk-test", 5.0)
     try:
         chunks = await ask(provider, "deepseek-reasoner@queued_ms=30,keepalive_ms=5,tokens=4")
     finally:
@@ -208,7 +208,7 @@ async def test_signs_of_life_while_a_request_waits_are_no_chunks(simulator):
 async def test_a_connection_serves_one_answer_after_another(simulator, name):
     """A new one costs round trips before the first token."""
     adapter = {"openai": OpenAIProvider, "gemini": GeminiProvider}[name]
-    provider = adapter(name, simulator.urls[name], "sk-test", 5.0)
+    provider = adapter(simulator.urls[name], "sk-test", 5.0)
     before, used = connections(), set()
     try:
         for _ in range(5):
