@@ -158,7 +158,7 @@ def test_every_reader_sees_every_record_from_its_position_once_and_in_order(step
     for position, seen in transcripts:
         assert seen == generation.records[position : position + len(seen)]
     assert generation.reader_count == 0
-    assert generation._waiting == []
+    assert not generation._waiting
 
 
 @pytest.mark.parametrize("position", range(6))
@@ -237,7 +237,7 @@ async def test_readers_that_have_left_leave_nothing_behind():
     await settle()
     gc.collect()
 
-    assert (generation.reader_count, generation._waiting) == (0, [])
+    assert (generation.reader_count, len(generation._waiting)) == (0, 0)
     assert [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()] == []
     assert not [kept for kept in gc.get_objects() if isinstance(kept, Reader) and kept.generation is generation]
 
