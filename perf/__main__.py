@@ -29,10 +29,12 @@ def main() -> None:
     raise_open_files()
     began_s = time.monotonic()
     figures: list[Figure] = []
-    for name in arguments.scenario or SCENARIOS:
-        print(f"{name} …", file=sys.stderr, flush=True)
-        figures.extend(SCENARIOS[name].measure(is_quick=arguments.quick))
-    print(table(figures))
+    try:
+        for name in arguments.scenario or SCENARIOS:
+            print(f"{name} …", file=sys.stderr, flush=True)
+            figures.extend(SCENARIOS[name].measure(is_quick=arguments.quick))
+    finally:
+        print(table(figures))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     print(f"\n{machine}; load average {os.getloadavg()[0]:.1f}; took {time.monotonic() - began_s:.0f} s")
 

@@ -1,54 +1,78 @@
 """Thousands of streams open at once, a token a second each."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from statistics import quantiles
 
-from perf import targets
+from perf import bare, targets
 from perf.figures import Figure
 from perf.load import Answers, Hold, Target
 from perf.processes import Server, finished, load, loading, simulator, weir
+from perf.processes import bare as bare_server
 
 _PER_S = 125.0
 _GAP_S = 1.0
 
 
 def measure(*, is_quick: bool) -> Iterator[Figure]:
-    """Lateness beside that of a raw client of the provider, memory a stream, CPU a token."""
+    """Lateness, memory a stream and CPU a token, beside those of a bare relay."""
     streams, hold_s = (400, 5.0) if is_quick else (2000, 15.0)
-    query = "Stream {n}?"
-    with simulator() as provider, weir(provider) as service:
-        direct = load(_hold(targets.provider(provider.openai, "slow", query), streams, hold_s))
-        _warm_up(service)
-        target = targets.named_events(service.url, "slow", query)
-        answers, bytes_each, cpu_s = _held(service, _hold(target, streams, hold_s), streams)
-    yield Figure(scenario="streams", name=f"tokens a second, {streams} open", value=answers.count / answers.wall_s)
-    late_ms = _p99_ms(answers)
-    yield Figure(scenario="streams", name="lateness, 99th percentile", value=late_ms, unit="ms", at_most=250.0)
+    with (
+        simulator() as provider,
+        weir(provider) as service,
+        bare_server("relay", {bare.PROVIDER: provider.openai}) as other,
+    ):
+        direct = load(_hold(targets.provider(provider.openai, "slow", "Stream {n}?"), streams, hold_s))
+        ours = _held(service, targets.named_events, streams, hold_s)
+        theirs = _held(other, targets.relay, streams, hold_s)
+    rate_per_s = ours.answers.count / ours.answers.wall_s
+    yield Figure(scenario="streams", name=f"tokens with {streams} streams open", value=rate_per_s, unit="/s")
+    yield from ours.figures("", lateness_at_most_ms=250.0, memory_at_most_kib=60.0)
+    yield from theirs.figures(", relay")
     yield Figure(scenario="streams", name="lateness, provider asked directly", value=_p99_ms(direct), unit="ms")
-    yield Figure(scenario="streams", name="memory a stream", value=bytes_each / 1024, unit="KiB", at_most=60.0)
-    yield Figure(scenario="streams", name="CPU a token", value=cpu_s / answers.count * 1e6, unit="µs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """What the generator saw, the server's bytes a stream, and the CPU seconds it took while all were open."""
+
+    answers: Answers
+    bytes_each: float
+    cpu_s: float
+
+    def figures(
+        self, of: str, lateness_at_most_ms: float | None = None, memory_at_most_kib: float | None = None
+    ) -> Iterator[Figure]:
+        late_ms, memory_kib = _p99_ms(self.answers), self.bytes_each / 1024
+        cpu_us = self.cpu_s / self.answers.count * 1e6
+        yield Figure(
+            scenario="streams",
+            name=f"lateness, 99th percentile{of}",
+            value=late_ms,
+            unit="ms",
+            at_most=lateness_at_most_ms,
+        )
+        yield Figure(
+            scenario="streams", name=f"memory a stream{of}", value=memory_kib, unit="KiB", at_most=memory_at_most_kib
+        )
+        yield Figure(scenario="streams", name=f"CPU a token{of}", value=cpu_us, unit="µs")
 
 
 def _hold(target: Target, streams: int, hold_s: float) -> Hold:
     return Hold(target=target, streams=streams, per_s=_PER_S, hold_s=hold_s, gap_s=_GAP_S)
 
 
-def _held(service: Server, job: Hold, streams: int) -> tuple[Answers, float, float]:
-    """What the generator saw, the service's bytes a stream, and the CPU seconds it took while all were open."""
-    before_bytes = sum(service.rss_bytes())
-    with loading(job) as generator:
+def _held(server: Server, target: Callable[[str, str, str], Target], streams: int, hold_s: float) -> _Held:
+    """The streams have been open all at once; some came and went before, so that what the first load is not theirs."""
+    load(_hold(target(server.url, "slow", "Warm-up {n}?"), 20, 1.0))
+    before_bytes = sum(server.rss_bytes())
+    with loading(_hold(target(server.url, "slow", "Stream {n}?"), streams, hold_s)) as generator:
         assert generator.stdout.readline() == b"open\n"
-        began_s = service.cpu_s()
-        bytes_each = (sum(service.rss_bytes()) - before_bytes) / streams
+        before_s = server.cpu_s()
+        bytes_each = (sum(server.rss_bytes()) - before_bytes) / streams
         assert generator.stdout.readline() == b"held\n"
-        cpu_s = service.cpu_s() - began_s
-        return finished(generator), bytes_each, cpu_s
-
-
-def _warm_up(service: Server) -> None:
-    """Some streams have come and gone, so that what the first ones load is not counted as theirs."""
-    target = targets.named_events(service.url, "slow", "Warm-up {n}?")
-    load(Hold(target=target, streams=20, per_s=_PER_S, hold_s=1.0, gap_s=_GAP_S))
+        cpu_s = server.cpu_s() - before_s
+        return _Held(answers=finished(generator), bytes_each=bytes_each, cpu_s=cpu_s)
 
 
 def _p99_ms(answers: Answers) -> float:
