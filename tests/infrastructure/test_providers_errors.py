@@ -72,7 +72,7 @@ ROWS = [
 
 
 async def failure(name: str, base_url: str, *, key: str = KEY, model: str = MODEL, limit_s: float = 5.0):
-    provider = ADAPTERS[name](name, base_url, key, limit_s)
+    provider = ADAPTERS[name](base_url, key, limit_s)
     try:
         with pytest.raises(ProviderError) as failed:
             async with provider.open(Route(provider=name, model=model), REQUEST):
