@@ -34,13 +34,15 @@ class CacheStatus(StrEnum):
 class Answer:
     """A generation as one client reads it, from `position` on, and the slot that this takes until `close`.
 
-    `age_s` is how old a stored answer is; `quota` what the caller has left, None when it has no limit.
+    `age_s` is how old a stored answer is; `quota` what the caller has left, None when it has no limit. One that
+    `is_rejoined` was asked for before: neither its first chunk's time nor what it saved is told again.
     """
 
     __slots__ = (
         "_began_s",
         "_clock",
         "_is_first_chunk_due",
+        "_is_rejoined",
         "_publish",
         "_slot",
         "age_s",
@@ -65,6 +67,7 @@ class Answer:
         began_s: float,
         position: int = 0,
         age_s: float | None = None,
+        is_rejoined: bool = False,
     ) -> None:
         self.generation = generation
         self.cache = cache
@@ -77,7 +80,8 @@ class Answer:
         self._publish = publish
         self._clock = clock
         self._began_s = began_s
-        self._is_first_chunk_due = True
+        self._is_rejoined = is_rejoined
+        self._is_first_chunk_due = not is_rejoined
 
     @property
     def stream_id(self) -> str:
@@ -126,6 +130,7 @@ class Answer:
         reader.close()
         is_at_end = reader.position == len(self.generation.records)
         is_whole = is_at_end and self.generation.state is State.DONE
+        has_saved = is_whole and not self._is_rejoined
         self._publish(
             AnswerServed(
                 thread_id=self.thread_id,
@@ -135,6 +140,6 @@ class Answer:
                 chunk_count=sealed.chunk_count if sealed else 0,
                 duration_s=self.duration_s,
                 is_whole=is_whole,
-                saved_usd=self.saved_usd(sealed) if sealed and is_whole else 0.0,
+                saved_usd=self.saved_usd(sealed) if sealed and has_saved else 0.0,
             )
         )

@@ -204,8 +204,10 @@ class Internal(AnswerFailed):
 class CircuitOpen(WeirError):
     """The provider is being left alone for `retry_after_s` more seconds."""
 
+    reason: ClassVar[str] = "its circuit is open"
+
     def __init__(self, provider: str, retry_after_s: float) -> None:
-        super().__init__(f"{provider}: its circuit is open")
+        super().__init__(f"{provider}: {self.reason}")
         self.retry_after_s = retry_after_s
 
 

@@ -8,6 +8,7 @@
 6  cleanup        the leader seals and caches; the answer's `close` frees the slot
 """
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ from domain.events import CacheHit, CacheMiss, Coalesced, Publish, RequestAdmitt
 from domain.fingerprint import CacheScope, fingerprint, sharing_scope
 from domain.generation import Generation, Opened
 from domain.leading import Leaders, Task
-from domain.ports import CircuitBreakers, GenerationLog, RateLimiter, Recording, ResponseCache
+from domain.ports import CircuitBreakers, GenerationLog, RateLimiter, ResponseCache
 from domain.selection import Model, select_routes
 from domain.tracking import Trace, Tracker
 
@@ -52,6 +53,15 @@ class Policy:
     models: Mapping[str, Model]
     ttl_s: float
     scope: CacheScope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """The generation that answers a request, and where that comes from; `age_s` is how old a stored one is."""
+
+    generation: Generation
+    cache: CacheStatus
+    age_s: float | None = None
 
 
 class Lifecycle:
@@ -109,10 +119,13 @@ class Lifecycle:
             raise
         return answer
 
-    async def join(self, stream_id: str, caller: Caller, thread_id: str | None, after: int | None) -> Answer:
+    async def join(
+        self, stream_id: str, caller: Caller, thread_id: str, after: int | None, *, is_given: bool = False
+    ) -> Answer:
         """The stream of that id, from its start or after the event number `after`.
 
-        Without a thread id of its own it is told as to the one who asked.
+        `thread_id` is the exchange's, `is_given` whether the client gave it. An asker who comes back without one is
+        told as at first; everybody else is told as who follows. It is no new question: nothing is spent or saved.
 
         Raises:
             UnknownStream: there is none that this caller may read.
@@ -125,22 +138,22 @@ class Lifecycle:
             _check_position(generation, after)
             slot = self._slots.take(caller.user)
         except RequestRefused as refusal:
-            self._refused(thread_id or "-", caller, refusal)
+            self._refused(thread_id, caller, refusal)
             raise
-        opened = generation.opened
-        cache = CacheStatus.MISS if opened.is_shared else CacheStatus.BYPASS
-        if thread_id not in {None, opened.thread_id}:
-            cache = CacheStatus.COALESCED
+        opened, cache = generation.opened, CacheStatus.COALESCED
+        if caller.user == opened.user and (not is_given or thread_id == opened.thread_id):
+            thread_id, cache = opened.thread_id, _led(generation)
         return Answer(
             generation=generation,
             cache=cache,
-            thread_id=thread_id or opened.thread_id,
+            thread_id=thread_id,
             slot=slot,
             quota=self._limiter.quota(caller),
             publish=self._publish,
             clock=self._clock,
             began_s=began_s,
             position=0 if after is None else after + 1,
+            is_rejoined=True,
         )
 
     async def stop(self, stream_id: str, caller: Caller) -> None:
@@ -169,69 +182,73 @@ class Lifecycle:
         """Stages 2 to 4, and the start of 5: an answer from the nearest place that has one."""
         scope = sharing_scope(ask.caller, self._policy.scope)
         key = fingerprint(ask.request, scope)
-        age_s = None
         with trace.stage("2"):
-            found = await self._look_up(ask, key, trace)
-        if isinstance(found, tuple):
-            cache, recording = found
-            generation, age_s = recording.generation, self._unix_now() - recording.sealed_at_s
+            source = await self._look_up(ask, key, trace)
+        if source is None:
+            source = await self._lead(ask, model, key, scope, trace)
+        if source.cache.spares_a_call:
             trace.close()
-        elif found is not None:
-            cache, generation = self._follow(ask, found), found
-            trace.close()
-        else:
-            cache, generation = await self._lead(ask, model, key, scope, trace)
         return Answer(
-            generation=generation,
-            cache=cache,
+            generation=source.generation,
+            cache=source.cache,
             thread_id=ask.thread_id,
             slot=slot,
             quota=self._limiter.quota(ask.caller),
             publish=self._publish,
             clock=self._clock,
             began_s=began_s,
-            age_s=age_s,
+            age_s=source.age_s,
         )
 
-    async def _look_up(self, ask: Ask, key: str, trace: Trace) -> tuple[CacheStatus, Recording] | Generation | None:
+    async def _look_up(self, ask: Ask, key: str, trace: Trace) -> _Source | None:
         """Stage 2: a recording fresh enough for the client, nearest first, or else the generation under way."""
         if ask.directives.no_cache and not ask.directives.only_if_cached:
             return None
-        for depth, (tier, cache) in enumerate(self._tiers):
-            with trace.stage(f"2.{depth + 1}"):
-                recording = await cache.get(key)
-            if recording and ask.directives.accepts(self._unix_now() - recording.sealed_at_s, self._policy.ttl_s):
-                for _, nearer in self._tiers[:depth]:
-                    await nearer.put(key, recording)
-                self._publish(CacheHit(thread_id=ask.thread_id, tier=tier))
-                return tier, recording
+        source = await self._stored(ask, key, trace)
+        if source is not None:
+            self._publish(CacheHit(thread_id=ask.thread_id, tier=source.cache))
+            return source
         self._publish(CacheMiss(thread_id=ask.thread_id))
         if ask.directives.only_if_cached:
             raise NotCached("No stored answer to this request is fresh enough.")
         with trace.stage("2.3"):
-            return await self._log.under_way(key)
+            running = await self._log.under_way(key)
+        return None if running is None else self._follow(ask, running)
 
-    def _follow(self, ask: Ask, generation: Generation) -> CacheStatus:
+    async def _stored(self, ask: Ask, key: str, trace: Trace) -> _Source | None:
+        """A recording fresh enough for the client; the tiers before the one that had it have it now too."""
+        for depth, (tier, cache) in enumerate(self._tiers):
+            with trace.stage(f"2.{depth + 1}"):
+                recording = await cache.get(key)
+            if recording is None:
+                continue
+            age_s = self._unix_now() - recording.sealed_at_s
+            if ask.directives.accepts(age_s, self._policy.ttl_s):
+                for _, nearer in self._tiers[:depth]:
+                    await nearer.put(key, recording)
+                return _Source(generation=recording.generation, cache=tier, age_s=age_s)
+        return None
+
+    def _follow(self, ask: Ask, generation: Generation) -> _Source:
         self._publish(Coalesced(thread_id=ask.thread_id, generation_id=generation.opened.generation_id))
-        return CacheStatus.COALESCED
+        return _Source(generation=generation, cache=CacheStatus.COALESCED)
 
-    async def _lead(self, ask: Ask, model: Model, key: str, scope: str, trace: Trace) -> tuple[CacheStatus, Generation]:
+    async def _lead(self, ask: Ask, model: Model, key: str, scope: str, trace: Trace) -> _Source:
         """Stages 3 and 4, then claim the question: whoever loses the claim to another follows, and pays nothing."""
         with trace.stage("3"):
             await self._limiter.spend(ask.caller)
         try:
             with trace.stage("4"):
-                routes = select_routes(model, ask.request.provider, self._breakers.can_try)
+                routes = select_routes(model, ask.request.provider, self._breakers.can_try, random.random)
         except AllProvidersDown:
             await self._limiter.refund(ask.caller)
             raise
         claim = await self._log.claim(self._opened(ask, key, scope))
         if claim.lease is None:
             await self._limiter.refund(ask.caller)
-            trace.close()
-            return self._follow(ask, claim.generation), claim.generation
+            return self._follow(ask, claim.generation)
         self._leaders.start(claim.lease, Task(request=ask.request, routes=routes, trace=trace))
-        return CacheStatus.MISS if claim.generation.opened.is_shared else CacheStatus.BYPASS, claim.generation
+        return _Source(generation=claim.generation, cache=_led(claim.generation))
 
     def _opened(self, ask: Ask, key: str, scope: str) -> Opened:
         return Opened(
@@ -254,6 +271,11 @@ class Lifecycle:
 
     def _refused(self, thread_id: str, caller: Caller, refusal: WeirError) -> None:
         self._publish(RequestTurnedAway(thread_id=thread_id, code=refusal.code, tier=caller.tier))
+
+
+def _led(generation: Generation) -> CacheStatus:
+    """What the one who caused the call is told."""
+    return CacheStatus.MISS if generation.opened.is_shared else CacheStatus.BYPASS
 
 
 def _check_position(generation: Generation, after: int | None) -> None:

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from domain.errors import AllProvidersDown, Attempt
+from domain.errors import AllProvidersDown, Attempt, CircuitOpen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One way to have a model's answer: a provider and its own name for the model.
 
-    Prices are US dollars for a million tokens. `weight` is the route's share under a weighing strategy.
+    Prices are US dollars for a million tokens. `weight` is the route's share under WEIGHTED.
     """
 
     provider: str
@@ -26,22 +26,27 @@ class Route:
 
 
 class Strategy(StrEnum):
-    """How the routes of a model are put in order."""
+    """How the routes of a model are put in order: as they stand, or at random with a share for each."""
 
     PRIORITY = "priority"
+    WEIGHTED = "weighted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A name that clients ask for, and the routes that can answer it, the preferred one first."""
+    """A name that clients ask for, the routes that can answer it, and how these are put in order."""
 
     name: str
     routes: tuple[Route, ...]
     strategy: Strategy = Strategy.PRIORITY
 
 
-def select_routes(model: Model, preferred: str | None, can_try: Callable[[str], bool]) -> Sequence[Route]:
+def select_routes(
+    model: Model, preferred: str | None, can_try: Callable[[str], bool], random: Callable[[], float]
+) -> Sequence[Route]:
     """The routes of `model` worth trying, best first: the `preferred` provider's lead, open circuits are left out.
+
+    `random` gives numbers from 0 to below 1.
 
     Raises:
         AllProvidersDown: every route's circuit is open.
@@ -49,6 +54,8 @@ def select_routes(model: Model, preferred: str | None, can_try: Callable[[str], 
     routes = [route for route in model.routes if can_try(route.provider)]
     if not routes:
         raise AllProvidersDown(
-            tuple(Attempt(route.provider, route.model, "its circuit is open") for route in model.routes)
+            tuple(Attempt(route.provider, route.model, CircuitOpen.reason) for route in model.routes)
         )
+    if model.strategy is Strategy.WEIGHTED:  # Source: Efraimidis and Spirakis (2006), "Weighted random sampling"
+        routes.sort(key=lambda route: random() ** (1 / route.weight), reverse=True)
     return sorted(routes, key=lambda route: route.provider != preferred)

@@ -64,7 +64,9 @@ class StreamController(Controller):
         """Join a stream from its start, or rejoin it after the event that was seen last."""
         _check_form(format)
         after = _event_number(last_event_id_header or last_event_id)
-        answer = await lifecycle.join(stream_id, caller_of(request), own_thread_id(request), after)
+        is_given = own_thread_id(request) is not None
+        thread_id = thread_id_of(request)
+        answer = await lifecycle.join(stream_id, caller_of(request), thread_id, after, is_given=is_given)
         request.scope["state"]["thread_id"] = answer.thread_id
         if answer.has_nothing_left:
             answer.close()

@@ -2,15 +2,17 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from domain.generation import Generation, Opened, Record
 from domain.ports import Claim, Lease
 
 
 class MemoryGenerationLog:
-    """Keeps ended generations for `ttl_s` seconds, the latest `max_entries` and `max_bytes` of them.
+    """Finds ended generations for `ttl_s` seconds: the latest `max_entries` and `max_bytes` of them are kept for that.
 
-    One that is larger than all is not kept, and drives no other out; nor is one that must not be.
+    Of those that are larger than all the latest is kept beside them. Any other is found while somebody else holds it:
+    a cache that serves it, or a reader. One that must not be kept is not found.
     """
 
     def __init__(self, *, max_entries: int, max_bytes: int, ttl_s: float, clock: Callable[[], float]) -> None:
@@ -20,8 +22,11 @@ class MemoryGenerationLog:
         self._clock = clock
         self._by_question: dict[str, Generation] = {}
         self._under_way: dict[str, Generation] = {}
-        self._ended: OrderedDict[str, tuple[Generation, float]] = OrderedDict()
-        self._ended_bytes = 0
+        self._ended: WeakValueDictionary[str, Generation] = WeakValueDictionary()
+        self._expires_at_s: WeakKeyDictionary[Generation, float] = WeakKeyDictionary()
+        self._kept: OrderedDict[str, Generation] = OrderedDict()
+        self._kept_bytes = 0
+        self._oversized: Generation | None = None
 
     async def under_way(self, fingerprint: str) -> Generation | None:
         """The shared generation that is answering this question now."""
@@ -56,27 +61,38 @@ class MemoryGenerationLog:
         if running is not None:
             return running
         self._drop_expired()
-        generation, _ = self._ended.get(generation_id, (None, 0.0))
-        return generation
+        ended = self._ended.get(generation_id)
+        return None if ended is None or self._is_expired(ended) else ended
 
     def _end(self, generation: Generation) -> None:
         opened = generation.opened
         del self._under_way[opened.generation_id]
         if self._by_question.get(opened.fingerprint) is generation:
             del self._by_question[opened.fingerprint]
-        if not opened.is_kept or generation.size_bytes > self._max_bytes:
-            return
-        self._ended[opened.generation_id] = (generation, self._clock() + self._ttl_s)
-        self._ended_bytes += generation.size_bytes
+        if opened.is_kept:
+            self._ended[opened.generation_id] = generation
+            self._expires_at_s[generation] = self._clock() + self._ttl_s
+            self._keep(generation)
+
+    def _keep(self, generation: Generation) -> None:
         self._drop_expired()
-        while len(self._ended) > self._max_entries or self._ended_bytes > self._max_bytes:
+        if generation.size_bytes > self._max_bytes:
+            self._oversized = generation
+            return
+        self._kept[generation.opened.generation_id] = generation
+        self._kept_bytes += generation.size_bytes
+        while len(self._kept) > self._max_entries or self._kept_bytes > self._max_bytes:
             self._drop_oldest()
+
+    def _is_expired(self, generation: Generation) -> bool:
+        return self._expires_at_s[generation] <= self._clock()
 
     def _drop_expired(self) -> None:
-        now_s = self._clock()
-        while self._ended and next(iter(self._ended.values()))[1] <= now_s:
+        while self._kept and self._is_expired(next(iter(self._kept.values()))):
             self._drop_oldest()
+        if self._oversized is not None and self._is_expired(self._oversized):
+            self._oversized = None
 
     def _drop_oldest(self) -> None:
-        _, (generation, _) = self._ended.popitem(last=False)
-        self._ended_bytes -= generation.size_bytes
+        _, generation = self._kept.popitem(last=False)
+        self._kept_bytes -= generation.size_bytes

@@ -156,19 +156,41 @@ async def test_the_latest_few_are_kept(subject):
 async def test_the_latest_so_many_bytes_are_kept(subject):
     """Three that fit apart do not fit together."""
     for name in "abc":
-        await subject.ended(name, "x" * 1500)
+        await subject.ended(name, "x" * 500)
 
     assert await subject.kept("abc") == "bc"
 
 
-async def test_one_that_is_larger_than_all_is_not_kept_and_drives_no_other_out(subject):
-    """One huge answer must not cost everybody else their way back."""
+async def test_one_that_is_larger_than_all_drives_no_other_out_and_can_be_come_back_to(subject):
+    """One huge answer must not cost everybody else their way back; nor may a lost network cost its asker all of it."""
     await subject.ended("a")
     await subject.ended("huge", "x" * 10_000)
 
-    assert await subject.log.find("huge") is None
+    assert await subject.kept(["a", "huge"]) == "ahuge"
     assert await subject.log.under_way("huge") is None
-    assert await subject.kept("a") == "a"
+
+
+async def test_of_those_that_are_larger_than_all_the_latest_is_kept_for_its_time(subject):
+    """One is no danger to memory, all would be."""
+    for name in "ab":
+        await subject.ended(name, "x" * 10_000)
+    assert await subject.kept("ab") == "b"
+
+    subject.clock.advance(64)
+
+    assert await subject.kept("ab") == ""
+    assert subject.log._oversized is None
+
+
+async def test_one_that_somebody_else_holds_is_found_for_its_time(subject):
+    """A cache still serves it, under an id that must lead somewhere."""
+    held = await subject.ended("a")
+    for name in "bcde":
+        await subject.ended(name)
+
+    assert await subject.log.find("a") is held
+    subject.clock.advance(64)
+    assert await subject.log.find("a") is None
 
 
 async def test_an_unknown_id_finds_nothing(subject):
@@ -184,5 +206,5 @@ async def test_memory_is_given_back(subject):
     subject.clock.advance(64)
     await subject.log.find("any")
 
-    assert (subject.log._under_way, subject.log._by_question, subject.log._ended) == ({}, {}, {})
-    assert subject.log._ended_bytes == 0
+    assert (subject.log._under_way, subject.log._by_question, subject.log._kept) == ({}, {}, {})
+    assert (len(subject.log._ended), len(subject.log._expires_at_s), subject.log._kept_bytes) == (0, 0, 0)

@@ -91,7 +91,7 @@ async def test_a_reader_that_comes_back_in_time_keeps_the_generation_going():
     answer.close()
     await asyncio.sleep(GRACE_S - 1.0)
 
-    again = await service.lifecycle.join(answer.stream_id, ANN, None, 1)
+    again = await service.lifecycle.join(answer.stream_id, ANN, "new", 1)
     await asyncio.sleep(10 * GRACE_S)
     gate.set()
 
@@ -106,7 +106,7 @@ async def test_the_grace_period_begins_anew_with_every_last_reader():
     await settle()
     answer.close()
     await asyncio.sleep(GRACE_S - 1.0)
-    again = await service.lifecycle.join(answer.stream_id, ANN, None, None)
+    again = await service.lifecycle.join(answer.stream_id, ANN, "new", None)
     again.close()
 
     await asyncio.sleep(GRACE_S - 1.0)

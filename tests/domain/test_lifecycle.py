@@ -183,10 +183,10 @@ async def test_streams_are_joined_within_the_scope_only(scope):
 
     for caller in (BOB, EVE):
         if caller.user in reach:
-            (await service.lifecycle.join(answer.stream_id, caller, None, None)).close()
+            (await service.lifecycle.join(answer.stream_id, caller, "new", None)).close()
         else:
             for attempt in (
-                service.lifecycle.join(answer.stream_id, caller, None, None),
+                service.lifecycle.join(answer.stream_id, caller, "new", None),
                 service.lifecycle.stop(answer.stream_id, caller),
             ):
                 with pytest.raises(UnknownStream):
@@ -238,7 +238,7 @@ async def test_what_must_not_be_stored_cannot_be_read_after_its_end():
     await read(answer)
 
     with pytest.raises(UnknownStream):
-        await service.lifecycle.join(answer.stream_id, ANN, None, None)
+        await service.lifecycle.join(answer.stream_id, ANN, "new", None)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ async def test_joining_a_stream_again_is_free():
     await read(answer)
 
     for _ in range(5):
-        await read(await service.lifecycle.join(answer.stream_id, ANN, None, None))
+        await read(await service.lifecycle.join(answer.stream_id, ANN, "new", None))
 
 
 async def test_who_loses_the_claim_to_another_follows_and_gets_the_token_back():
@@ -526,7 +526,7 @@ async def test_a_stream_is_joined_after_any_event_and_nothing_is_lost_or_doubled
     whole = await read(answer)
     assert len(whole) == 6
 
-    again = await service.lifecycle.join(answer.stream_id, ANN, None, after)
+    again = await service.lifecycle.join(answer.stream_id, ANN, "new", after)
 
     seen = 0 if after is None else after + 1
     assert again.has_nothing_left is (seen == 6)
@@ -544,7 +544,7 @@ async def test_an_event_beyond_the_end_cannot_have_been_seen(after):
     await read(answer)
 
     with pytest.raises(InvalidRequest, match="the last event of this stream is 5"):
-        await service.lifecycle.join(answer.stream_id, ANN, None, after)
+        await service.lifecycle.join(answer.stream_id, ANN, "new", after)
     assert service.slots.taken_count == 0
 
 
@@ -554,7 +554,7 @@ async def test_a_running_stream_can_be_joined_at_its_end():
     service = Service((Chunk("x"), gate, STOP))
     answer = await service.ask()
     await settle()
-    again = await service.lifecycle.join(answer.stream_id, ANN, None, len(answer.generation.records) - 1)
+    again = await service.lifecycle.join(answer.stream_id, ANN, "new", len(answer.generation.records) - 1)
     assert not again.has_nothing_left
     gate.set()
 
@@ -571,7 +571,7 @@ async def test_an_unknown_stream_is_refused_and_so_is_one_no_longer_kept():
 
     for stream_id in ("nobody's", answer.stream_id):
         with pytest.raises(UnknownStream):
-            await service.lifecycle.join(stream_id, ANN, None, None)
+            await service.lifecycle.join(stream_id, ANN, "new", None)
 
 
 async def test_nobody_joins_an_answer_that_is_being_stopped():
@@ -595,7 +595,7 @@ async def test_joining_takes_a_slot_like_any_stream():
     answer = await service.ask()
 
     with pytest.raises(TooManyConnections):
-        await service.lifecycle.join(answer.stream_id, ANN, None, None)
+        await service.lifecycle.join(answer.stream_id, ANN, "new", None)
     assert [event.code for event in service.events.of(RequestTurnedAway)] == ["too_many_connections"]
     answer.close()
 
@@ -616,10 +616,64 @@ async def test_a_joined_stream_is_told_as_it_was_to_its_asker(cache_control, thr
     answer = await service.ask(cache_control=cache_control)
     await read(answer)
 
-    again = await service.lifecycle.join(answer.stream_id, ANN, thread_id, None)
+    again = await service.lifecycle.join(answer.stream_id, ANN, thread_id or "new", None, is_given=bool(thread_id))
 
     assert (again.cache, again.thread_id) == (cache, thread_id or "t")
     again.close()
+
+
+@pytest.mark.parametrize(("thread_id", "is_given"), [("new", False), ("t2", True), ("t", True)])
+async def test_a_stranger_who_joins_is_not_told_the_askers_thread(thread_id, is_given):
+    """It is the name under which support finds the asker; who guesses it is no asker for that."""
+    service = Service()
+    answer = await service.ask()
+    await read(answer)
+
+    joined = await service.lifecycle.join(answer.stream_id, BOB, thread_id, None, is_given=is_given)
+
+    assert (joined.cache, joined.thread_id) == (COALESCED, thread_id)
+    joined.close()
+
+
+async def test_a_refused_join_is_told_under_the_threads_name():
+    """The log has to lead support from the client's id to the reason."""
+    service = Service()
+
+    with pytest.raises(UnknownStream):
+        await service.lifecycle.join("nobody's", ANN, "new", None)
+
+    assert [event.thread_id for event in service.events.of(RequestTurnedAway)] == ["new"]
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+async def test_who_joins_has_not_asked_again(is_given):
+    """What was waited for and saved was told when it was asked; a bad network must not look like a good cache."""
+    service = Service(priced())
+    answer = await service.ask()
+    await read(answer)
+    told = len(service.events.of(FirstChunkServed))
+
+    await read(await service.lifecycle.join(answer.stream_id, ANN, "t2", None, is_given=is_given))
+
+    assert len(service.events.of(FirstChunkServed)) == told
+    assert [event.saved_usd for event in service.events.of(AnswerServed)] == [0.0, 0.0]
+
+
+async def test_a_stored_answer_can_be_joined_for_as_long_as_it_is_served():
+    """However many others have been asked since: the hit's id is that of the stream that was stored."""
+    service = Service()
+    await service.asked()
+    service.log._max_entries = 3
+    for seed in range(5):
+        await service.asked(options={"seed": seed})
+    hit = await service.ask()
+
+    joined = await service.lifecycle.join(hit.stream_id, ANN, "new", 3)
+
+    assert hit.cache is L1
+    assert joined.generation is hit.generation
+    joined.close()
+    hit.close()
 
 
 # What is told of an answer
