@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.chat import Chunk
-from domain.generation import RECORD_OVERHEAD_BYTES, Generation, Opened, Sealed, State
+from domain.generation import COPIES, RECORD_OVERHEAD_BYTES, Generation, Opened, Sealed, State
 from domain.ports import Recording
 from infrastructure.memory.response_cache import MemoryResponseCache
 from tests.fakes import FakeClock
@@ -23,7 +23,7 @@ def recording(units, now_s):
         Opened(generation_id="g", fingerprint="f", created_at_s=0.0, thread_id="t", user="u", scope="", model="m")
     )
     epoch = generation.claim()
-    generation.append(epoch, Chunk("x" * ((units - 1) * 3 * RECORD_OVERHEAD_BYTES // 2)))
+    generation.append(epoch, Chunk("x" * ((units - 1) * 3 * RECORD_OVERHEAD_BYTES // COPIES)))
     generation.append(epoch, Sealed(state=State.DONE))
     return Recording(generation, now_s)
 
