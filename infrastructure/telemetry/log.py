@@ -36,6 +36,8 @@ _TURNED_AWAY_IN = {
     "all_providers_down": "4",
 }
 _HIT_IN = {"l1": "2.1", "l2": "2.2"}
+_REFUSED = "the provider refused the request"
+"""Stands for the provider's own words, which are for the client: they may quote the prompt."""
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -117,7 +119,7 @@ class EventLog:
             provider=event.provider,
             model=event.model,
             error_type=event.outcome if is_failure else None,
-            reason=event.reason,
+            reason=_REFUSED if event.outcome == "rejected" else event.reason,
         )
 
     def _failed_over(self, event: FailedOver) -> None:
