@@ -79,7 +79,7 @@ class Settings:
             "CACHE_L1_BYTES", "67108864", whole("bytes", 1, 1_099_511_627_776), "memory they take at most"
         ),
         ttl_s=variable("CACHE_TTL_S", "3600", seconds(1, 31_536_000), "how long an answer is fresh"),
-        scope=variable("CACHE_SCOPE", "shared", one_of("shared", "tenant", "user"), "who may be served whose answer"),
+        scope=variable("CACHE_SCOPE", "shared", one_of("shared", "user"), "who may be served whose answer"),
     )
     heartbeat_s: float = one(
         variable("HEARTBEAT_S", "15", seconds(0.05, 3600), "silence after which a comment is sent")

@@ -118,6 +118,13 @@ def test_prices_weight_and_strategy_may_be_left_out(catalogue_file):
     )
 
 
+@pytest.mark.parametrize("strategy", Strategy)
+def test_every_strategy_can_be_chosen(catalogue_file, strategy):
+    catalogue_file.write_text(f'{PROVIDER}{MODEL}strategy = "{strategy}"\n')
+
+    assert read_catalogue(catalogue_file, KEYS).models["gpt-4o-mini"].strategy is strategy
+
+
 def test_a_provider_without_a_key_is_left_out_with_its_routes_and_that_is_said():
     catalogue = read_catalogue(None, {"GEMINI_API_KEY": "g", "OPENAI_API_KEY": " "})
 
@@ -242,7 +249,7 @@ ONE_PROBLEM = {
     ),
     "unknown strategy": (
         PROVIDER + MODEL + 'strategy = "dearest"',
-        "models.\"gpt-4o-mini\".strategy='dearest': one of priority",
+        "models.\"gpt-4o-mini\".strategy='dearest': one of priority, weighted",
     ),
     "no routes": (with_model("routes = []"), 'models."gpt-4o-mini".routes=a list: a list of at least one table'),
     "routes missing": (with_model(""), 'models."gpt-4o-mini".routes: missing; a list of at least one table'),

@@ -37,7 +37,7 @@ RANGES = {
     "WEIR_TRACE_SAMPLE_RATIO": (0, 1),
 }
 CHOICES = {
-    "WEIR_CACHE_SCOPE": ("shared", "tenant", "user"),
+    "WEIR_CACHE_SCOPE": ("shared", "user"),
     "WEIR_LOG_LEVEL": ("debug", "info", "warning", "error"),
     "WEIR_LOG_FORMAT": ("json", "console"),
 }
@@ -182,6 +182,11 @@ def test_an_empty_variable_is_an_unset_one(name, blank):
 def test_blanks_around_a_value_do_not_count():
     """Values that come from a file end with a newline."""
     assert read_settings({"WEIR_LOG_LEVEL": " debug\n", "WEIR_GRACE_S": "3\n"}).log.level == "debug"
+
+
+def test_answers_cannot_be_shared_by_tenant_while_nobody_has_one():
+    """All callers would be of one tenant: shared with everybody, under a name that says otherwise."""
+    assert problems_of({"WEIR_CACHE_SCOPE": "tenant"}) == ("WEIR_CACHE_SCOPE='tenant': one of shared, user",)
 
 
 def test_a_catalogue_is_a_path():
