@@ -3,10 +3,9 @@
 import gc
 import os
 
-from dependency_injector import providers
 from litestar.types import ASGIApp
 
-from app.container import Container
+from app.container import container_for
 from app.main import create_app
 from config.configuration import read_configuration
 
@@ -23,6 +22,4 @@ def application() -> ASGIApp:
         ConfigurationError: the environment or the catalogue cannot be right.
     """
     gc.set_threshold(*_COLLECTOR_THRESHOLDS)
-    settings, catalogue = read_configuration(os.environ)
-    container = Container(settings=providers.Object(settings), catalogue=providers.Object(catalogue))
-    return create_app(container)
+    return create_app(container_for(*read_configuration(os.environ)))

@@ -172,3 +172,8 @@ class Container(containers.DeclarativeContainer):
         settings,
         catalogue,
     )
+
+
+def container_for(settings: Settings, catalogue: Catalogue) -> Container:
+    """The service as these say; nothing is built yet."""
+    return Container(settings=providers.Object(settings), catalogue=providers.Object(catalogue))
