@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from app.completion_chunks import answering_model, completion_id
+from app.completion_chunks import answering_model, completion_id, usage_fields
 from app.errors import encode_json
-from app.named_events import usage_fields
 from domain.chat import Chunk
 from domain.generation import Generation
 

@@ -8,9 +8,8 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from app.errors import encode_json, openai_error
-from app.named_events import usage_fields
 from domain.answer import Answer
-from domain.chat import Chunk
+from domain.chat import Chunk, Usage
 from domain.errors import WeirError
 from domain.generation import Generation, ProviderChange, Record, Sealed
 
@@ -29,6 +28,16 @@ def answering_model(records: Iterable[Record]) -> str:
         if isinstance(record, ProviderChange):
             model = record.model
     return model
+
+
+def usage_fields(usage: Usage) -> dict[str, Any]:
+    """The provider's counts as OpenAI names them."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        **usage.details,
+    }
 
 
 class SharedChunks:

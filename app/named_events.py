@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from app.completion_chunks import usage_fields
 from app.errors import encode_json, problem
 from domain.answer import Answer, CacheStatus
-from domain.chat import Chunk, Usage
+from domain.chat import Chunk
 from domain.errors import WeirError
 from domain.generation import Generation, ProviderChange, Record, Sealed
 
@@ -128,16 +129,6 @@ def ending(answer: Answer, sealed: Sealed, number: int) -> bytes:
         "duration_ms": round(duration_s * 1000, 1),
     }
     return event(b"complete", number, data)
-
-
-def usage_fields(usage: Usage) -> dict[str, Any]:
-    """The provider's counts as OpenAI names them."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-        **usage.details,
-    }
 
 
 def _chunk(number: int, chunk_index: int, chunk: Chunk) -> bytes:
