@@ -72,6 +72,11 @@ class CompletionBody(msgspec.Struct, kw_only=True):
     seed: Seed | None = None
 
 
+MAX_DEPTH = 100
+"""Levels of a body at most: tool schemas have a dozen."""
+
+_TOO_DEEP = FieldError("body", f"nested more than {MAX_DEPTH} levels deep")
+
 _OPTIONS = ("temperature", "top_p", "max_tokens", "stop", "seed")
 _NOT_FOR_PROVIDERS = frozenset({"model", "messages", "stream", "stream_options"})
 
@@ -157,8 +162,19 @@ def _decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     except UnicodeError:
         raise InvalidRequest(FieldError("body", "not Unicode text: UTF-8 without lone surrogates is needed")) from None
     except RecursionError:
-        raise InvalidRequest(FieldError("body", "nested too deeply")) from None
+        raise InvalidRequest(_TOO_DEEP) from None
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
+        raise InvalidRequest(_TOO_DEEP)
     return value
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether lists and objects are nested more than `depth` levels deep."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return False
+    return not depth or any(_is_deeper(item, depth - 1) for item in value)
 
 
 def _check_text(field: str, messages: list[dict[str, Any]], max_chars: int) -> None:

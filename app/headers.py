@@ -2,18 +2,25 @@
 
 import math
 import re
+from collections.abc import Mapping
 
 from litestar import HttpMethod
 from litestar.types import Scope
 
-from app.responses import RawHeaders, raw
 from domain.answer import Answer
 from domain.limiting import Quota
 
 READ = (HttpMethod.GET, HttpMethod.HEAD)
 """The methods of what can be read (RFC 9110, section 9.1: HEAD is not optional)."""
 
+RawHeaders = list[tuple[bytes, bytes]]
+
 THREAD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def raw(headers: Mapping[str, str]) -> RawHeaders:
+    """`headers` as they go over the wire; their names are in lower case."""
+    return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
 
 def header(scope: Scope, name: bytes) -> str | None:

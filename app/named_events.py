@@ -94,8 +94,8 @@ def validated(answer: Answer) -> bytes:
     return event(b"status", 0, {"status": "validated", "thread_id": answer.thread_id, "stream_id": answer.stream_id})
 
 
-def replay(answer: Answer) -> bytes:
-    """The whole body for a stored answer: all but its first two events and the last was encoded once."""
+def replay(answer: Answer) -> tuple[bytes, ...]:
+    """The whole body for a stored answer, in parts: all but its first two events and the last was encoded once."""
     generation = answer.generation
     end = len(generation.records) - 1
     shared = _replays.get(generation)
@@ -104,7 +104,7 @@ def replay(answer: Answer) -> bytes:
     hit = event(b"status", FOLLOWING_NUMBER, {"status": "cache_hit", "tier": answer.cache})
     sealed = generation.sealed
     assert sealed is not None  # noqa: S101  # only whole answers are stored
-    return b"".join((validated(answer), hit, shared, ending(answer, sealed, end)))
+    return validated(answer) + hit, shared, ending(answer, sealed, end)
 
 
 def ending(answer: Answer, sealed: Sealed, number: int) -> bytes:

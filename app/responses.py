@@ -1,29 +1,55 @@
 """Responses that are sent as they stand: the framework's own build and copy headers, a third of the cost of a hit."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Sequence
 
 from litestar.types import Receive, Scope, Send
 
-RawHeaders = list[tuple[bytes, bytes]]
+from app.clients import until_client_leaves
+from app.errors import ClientGone
+from app.headers import RawHeaders, answer_headers
+from domain.answer import Answer
+
+PIECE_BYTES = 65_536
+"""What the server may hold for a client that does not read."""
 
 
-def raw(headers: Mapping[str, str]) -> RawHeaders:
-    """`headers` as they go over the wire; their names are in lower case."""
-    return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+class Whole:
+    """An answer that is all there, as one body with its length; the answer is closed when it has been sent.
 
+    `parts` may be shared with other responses: a large body is never put together, but sent in pieces, as it is read.
+    """
 
-class Ready:
-    """A whole response as an ASGI application."""
+    __slots__ = ("_answer", "_headers", "_parts")
 
-    __slots__ = ("_body", "_headers", "_status")
-
-    def __init__(self, body: bytes, headers: RawHeaders, status: int = 200) -> None:
-        self._body = body
+    def __init__(self, answer: Answer, parts: Sequence[bytes], headers: RawHeaders) -> None:
+        self._answer = answer
+        self._parts = parts
         self._headers = headers
-        self._status = status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's three
-        """The response has been sent, with its length."""
-        headers = [*self._headers, (b"content-length", b"%d" % len(self._body))] if self._body else self._headers
-        await send({"type": "http.response.start", "status": self._status, "headers": headers})
-        await send({"type": "http.response.body", "body": self._body, "more_body": False})
+        """The body has been sent, or the client is gone."""
+        length = sum(map(len, self._parts))
+        headers = [*self._headers, *answer_headers(self._answer), (b"content-length", b"%d" % length)]
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            if length <= PIECE_BYTES:
+                await send({"type": "http.response.body", "body": b"".join(self._parts), "more_body": False})
+            else:
+                await self._send_in_pieces(receive, send)
+            self._answer.served_whole()
+        except ClientGone:
+            pass
+        finally:
+            self._answer.close()
+
+    async def _send_in_pieces(self, receive: Receive, send: Send) -> None:
+        """Send as fast as the client reads."""
+        async with until_client_leaves(receive) as client:
+            send = client.patient(send)
+            for part in self._parts:
+                for start in range(0, len(part), PIECE_BYTES):
+                    piece = part[start : start + PIECE_BYTES]
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await asyncio.sleep(0)  # to a client that has left, sending does not wait
+            await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -17,6 +17,9 @@ from config.settings import Settings
 _SPARE_CONNECTIONS = 4096
 """Connections that Granian holds beyond our own limit, idle ones and probes among them: ours answers, its own hangs."""
 
+_SPARE_S = 30
+"""Seconds beyond the longest answer that a worker is given to end by itself."""
+
 _POLL_S = 0.05
 _STARTING_S = 10.0
 
@@ -38,13 +41,13 @@ def serve(settings: Settings, host: str, port: int, announce: Callable[[str], No
     Raises:
         PortTaken: the address cannot be had.
     """
-    port = _free_port(host, port)
+    family, address, port = _free_port(host, port)
     connections = settings.limits.max_connections + _SPARE_CONNECTIONS
-    url = f"http://{host}:{port}"
+    url = f"http://[{address}]:{port}" if family is socket.AF_INET6 else f"http://{address}:{port}"
     server = _Announced(
         "app.asgi:application",
         factory=True,
-        address=host,
+        address=address,
         port=port,
         interface=Interfaces.ASGI,
         loop=Loops.uvloop,
@@ -52,6 +55,7 @@ def serve(settings: Settings, host: str, port: int, announce: Callable[[str], No
         backlog=connections,
         backpressure=connections,
         http2_settings=HTTP2Settings(max_concurrent_streams=settings.limits.max_connections),
+        workers_kill_timeout=int(settings.deadlines.total_s) + _SPARE_S,
         log_level=LogLevels.warning,
         log_dictconfig=_STDERR_LOG,
     )
@@ -83,11 +87,15 @@ def _announce_when_up(url: str, announce: Callable[[str], None]) -> None:
             sleep(_POLL_S)
 
 
-def _free_port(host: str, port: int) -> int:
-    """The port to listen on. Granian would share a taken one with whoever has it, and each would get some requests."""
+def _free_port(host: str, port: int) -> tuple[socket.AddressFamily, str, int]:
+    """Where to listen: the address of `host` and the port, which is free now.
+
+    Granian would share a taken one with whoever has it, and each would get some requests.
+    """
     try:
-        with socket.create_server((host, port)) as probe:
-            found: int = probe.getsockname()[1]
-            return found
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.create_server(place[:2], family=family) as probe:
+            address, found = probe.getsockname()[:2]
+            return family, address, found
     except OSError as error:
         raise PortTaken(f"{host}:{port} cannot be listened on: {error.strerror}") from error

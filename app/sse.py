@@ -10,12 +10,13 @@ from typing import Protocol
 
 from litestar.types import Receive, Scope, Send
 
+from app.clients import until_client_leaves
 from app.errors import ClientGone
 from app.headers import STREAM_HEADERS, answer_headers
 from domain.answer import Answer
 from domain.chat import Chunk
 from domain.errors import WeirError
-from domain.generation import Record, Sealed
+from domain.generation import MAX_BATCH, Record, Sealed
 
 HEARTBEAT = b":\n\n"
 
@@ -30,34 +31,6 @@ class View(Protocol):
     def encode_failure(self, failure: WeirError, number: int) -> bytes:
         """The event that ends the stream at that number."""
         ...
-
-
-@asynccontextmanager
-async def until_client_leaves(receive: Receive) -> AsyncGenerator[None]:
-    """Cancel what is inside, once, when the client disconnects.
-
-    Raises:
-        ClientGone: the client has disconnected.
-    """
-    inside, is_gone = asyncio.current_task(), False
-    assert inside is not None  # noqa: S101  # a coroutine runs in a task
-
-    async def watch() -> None:
-        nonlocal is_gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        is_gone = True
-        inside.cancel()
-
-    watcher = asyncio.get_running_loop().create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not is_gone or inside.uncancel():
-            raise
-        raise ClientGone from None
-    finally:
-        watcher.cancel()
 
 
 class EventStream:
@@ -76,10 +49,10 @@ class EventStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's three
         """All events have been sent, or the client is gone; the answer is closed."""
         try:
-            async with until_client_leaves(receive):
+            async with until_client_leaves(receive) as client:
                 headers = STREAM_HEADERS + answer_headers(self._answer)
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
-                await self._send_records(send)
+                await self._send_records(client.patient(send))
         except ClientGone:
             pass
         except Exception as defect:  # noqa: BLE001  # the framework would cut the stream, and its log not say why
@@ -100,6 +73,8 @@ class EventStream:
                 await send({"type": "http.response.body", "body": body, "more_body": not is_sealed})
             if records:
                 self._answer.served(records)
+            if len(records) == MAX_BATCH:
+                await asyncio.sleep(0)  # to a client that has left, sending does not wait: others must have their turn
 
 
 async def wait_for_start(answer: Answer, receive: Receive, limit_s: float) -> None:

@@ -29,6 +29,10 @@ COPIES = 5
 """How often a text is held at most: as a record, and in those four forms."""
 
 
+MAX_BATCH = 256
+"""Records that a reader gets at once: one that lags is given the rest in pieces."""
+
+
 class State(Enum):
     """Where a generation is in its life."""
 
@@ -250,7 +254,7 @@ class Reader:
         generation.reader_count += 1
 
     async def read(self, silence_s: float) -> Sequence[Record]:
-        """All records past the position, at once when there are any; none after `silence_s` without one.
+        """The next records, at once when there are any, MAX_BATCH at most; none after `silence_s` without one.
 
         Nothing comes after the Sealed record: do not ask again.
         """
@@ -258,7 +262,7 @@ class Reader:
         if self.position == len(records):
             self._silence_s = silence_s
             await self._wait()
-        new = records[self.position :]
+        new = records[self.position : self.position + MAX_BATCH]
         self.position += len(new)
         return new
 

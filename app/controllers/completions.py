@@ -10,8 +10,8 @@ from app.bodies import include_usage, parse_completion_body, read_json
 from app.completion import completion
 from app.completion_chunks import CompletionChunks, replay
 from app.dependencies import HttpPolicyDep, LifecycleDep
-from app.headers import COMPLETION_HEADERS, READ, STREAM_HEADERS, answer_headers, header
-from app.responses import Ready
+from app.headers import COMPLETION_HEADERS, READ, STREAM_HEADERS, header
+from app.responses import Whole
 from app.sse import EventStream, wait_for_end, wait_for_start
 from app.threads import thread_id_of
 from domain.answer import Answer
@@ -56,8 +56,7 @@ def _model(name: str, policy: HttpPolicyDep) -> dict[str, Any]:
 async def _stream(answer: Answer, request: Http, heartbeat_s: float, *, has_usage: bool) -> ASGIApp:
     """The answer as chunks. A failure before the first one is an HTTP status, if it comes before a heartbeat is due."""
     if answer.cache.is_hit:
-        answer.served_whole()
-        return Ready(replay(answer, has_usage=has_usage), STREAM_HEADERS + answer_headers(answer))
+        return Whole(answer, (replay(answer, has_usage=has_usage),), STREAM_HEADERS)
     await wait_for_start(answer, request.receive, heartbeat_s)
     sealed = answer.generation.sealed
     if sealed and sealed.failure and not sealed.chunk_count:
@@ -72,5 +71,4 @@ async def _whole(answer: Answer, request: Http) -> ASGIApp:
     if sealed.failure:
         answer.close()
         raise sealed.failure
-    answer.served_whole()
-    return Ready(completion(answer.generation), COMPLETION_HEADERS + answer_headers(answer))
+    return Whole(answer, (completion(answer.generation),), COMPLETION_HEADERS)

@@ -13,7 +13,7 @@ from app.completion_chunks import CompletionChunks
 from app.dependencies import HttpPolicyDep, LifecycleDep
 from app.headers import STREAM_HEADERS, answer_headers, header
 from app.named_events import NamedEvents, replay
-from app.responses import Ready
+from app.responses import Whole
 from app.sse import EventStream
 from app.threads import own_thread_id, thread_id_of
 from domain.caching import parse_cache_control
@@ -46,8 +46,7 @@ class StreamController(Controller):
         )
         if not answer.cache.is_hit:
             return EventStream(answer, NamedEvents(answer), policy.heartbeat_s)
-        answer.served_whole()
-        return Ready(replay(answer), STREAM_HEADERS + answer_headers(answer))
+        return Whole(answer, replay(answer), STREAM_HEADERS)
 
     @get("/v1/streams/{stream_id:str}")
     async def join(  # noqa: PLR0917  # the framework passes by name
@@ -70,7 +69,8 @@ class StreamController(Controller):
         request.scope["state"]["thread_id"] = answer.thread_id
         if answer.has_nothing_left:
             answer.close()
-            return Ready(b"", answer_headers(answer), status=204)
+            headers = [(name.decode(), value.decode()) for name, value in answer_headers(answer)]
+            return ASGIResponse(status_code=204, headers=headers)
         view = CompletionChunks(answer, has_usage=include_usage) if format else NamedEvents(answer)
         return EventStream(answer, view, policy.heartbeat_s)
 

@@ -94,6 +94,18 @@ def test_check_fails_when_nothing_could_be_served(simulator):
     assert "refused the connection" in done.stdout
 
 
+@pytest.mark.parametrize(("host", "expected"), [("localhost", "http://127.0.0.1:"), ("::1", "http://[::1]:")])
+def test_a_host_may_be_a_name_or_of_either_family(host, expected):
+    """The announced address can be copied into a client."""
+    command = [WEIR, "serve", "--host", host, "--port", "0"]
+    served = subprocess.Popen(command, env=os.environ | {"OPENAI_API_KEY": KEY}, stderr=subprocess.PIPE, text=True)
+    try:
+        assert expected in served.stderr.readline()
+    finally:
+        served.terminate()
+        served.communicate(timeout=20)
+
+
 @pytest.mark.skipif(NO_CURL, reason="curl is not installed: what the demo prints cannot be tried")
 def test_the_demo_prints_lines_that_work_as_printed():
     """The first minute with the product: a stream, a hit, a failover."""
