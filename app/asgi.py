@@ -10,8 +10,8 @@ from app.main import create_app
 from config.configuration import read_configuration
 
 _COLLECTOR_THRESHOLDS = (5000, 10, 20)
-"""Requests leave no cycles behind, so the collector finds next to nothing: with CPython's own thresholds it halts
-thousands of open streams for half a second at a time, with these a few milliseconds (perf/results.md).
+"""Requests leave no cycles behind, so the collector finds next to nothing, and halts every open stream to look for it
+(docs/decisions/0006).
 """
 
 

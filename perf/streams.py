@@ -10,13 +10,13 @@ from perf.load import Answers, Hold, Target
 from perf.processes import Server, finished, load, loading, simulator, weir
 from perf.processes import bare as bare_server
 
-_PER_S = 125.0
+_PER_S = 150.0
 _GAP_S = 1.0
 
 
 def measure(*, is_quick: bool) -> Iterator[Figure]:
     """Lateness, memory a stream and CPU a token, beside those of a bare relay."""
-    streams, hold_s = (400, 5.0) if is_quick else (2000, 15.0)
+    streams, hold_s = (400, 5.0) if is_quick else (2000, 12.0)
     with (
         simulator() as provider,
         weir(provider) as service,
