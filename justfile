@@ -22,6 +22,10 @@ demo *ARGS: setup
 serve *ARGS: setup
     weir serve {{ ARGS }}
 
+# The command line itself: weir check, weir simulate --help
+weir *ARGS: setup
+    weir {{ ARGS }}
+
 # The simulated providers alone
 simulate *ARGS: setup
     weir simulate {{ ARGS }}

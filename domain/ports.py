@@ -1,4 +1,8 @@
-"""What the domain needs from the outside world. Each contract is a test suite, named in its docstring."""
+"""What the domain needs from the outside world. Each contract is a test suite, named in its docstring.
+
+The suites of Provider and CircuitBreakers run on the real adapters and on the fakes of tests/fakes.py. GenerationLog,
+ResponseCache and RateLimiter have one adapter so far, in memory: it is its own fake, and their suites run on it alone.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
