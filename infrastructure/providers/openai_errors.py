@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-import openai
+import httpx2
+import msgspec
 
 from domain.chat import Json
 from domain.errors import ProviderError
@@ -36,13 +37,23 @@ TYPES: Mapping[str, int] = {
 """Types, for an error inside a stream that comes without status and known code."""
 
 
-def status_error(error: openai.APIStatusError, model: str, api_key: str) -> ProviderError:
-    """The leaf for an error that came in place of a stream."""
-    told = error.body if isinstance(error.body, dict) else {}
+def status_error(response: httpx2.Response, model: str, api_key: str) -> ProviderError:
+    """The leaf for a response that came in place of a stream, and has been read."""
+    told = _told(response.content)
     message = str(told.get("message") or "").replace(api_key, "[key]")
-    status = MESSAGES.get(message) or CODES.get(str(told.get("code")), error.status_code)
-    wait_s = retry_after_s(error.response.headers)
+    status = MESSAGES.get(message) or CODES.get(str(told.get("code")), response.status_code)
+    wait_s = retry_after_s(response.headers)
     return refusal_error(Refusal(status=status, model=model, message=message, retry_after_s=wait_s))
+
+
+def _told(body: bytes) -> dict[str, Json]:
+    """The error object of a response; empty when it has none."""
+    try:
+        read = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeError):
+        return {}
+    told = read.get("error", read) if isinstance(read, dict) else None
+    return told if isinstance(told, dict) else {}
 
 
 def event_error(told: Json, model: str, api_key: str) -> ProviderError:
