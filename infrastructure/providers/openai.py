@@ -81,12 +81,14 @@ class OpenAIProvider:
         )
         try:
             response = await self._http.send(call, stream=True)
-            if response.is_success:
-                return response
-            await response.aread()
+            if not response.is_success:
+                await response.aread()
+                response.raise_for_status()
+        except httpx2.HTTPStatusError as error:
+            raise status_error(error.response, route.model, self._api_key) from error
         except _FAILURES as error:
             raise connection_error(error, self._connect_timeout_s) from error
-        raise status_error(response, route.model, self._api_key)
+        return response
 
 
 def _body(route: Route, request: ChatRequest) -> dict[str, Json]:
