@@ -14,6 +14,7 @@ Before the first token every failure but a rejection can still be made good; aft
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -34,6 +35,8 @@ from domain.events import AttemptEnded, FailedOver, Publish
 from domain.generation import ProviderChange, Record, Sealed, State
 from domain.ports import CircuitBreakers, Permit, Provider
 from domain.selection import Route
+
+_BETWEEN_WORDS = re.compile("(?<=[a-z])(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,10 @@ Write = Callable[[Record], Awaitable[None]]
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """What has come of one answer so far. `clock`, `began_s` and `first_chunk_s` are in monotonic seconds."""
+    """What has come of one answer so far; `finished` are the choices that nothing is missing of.
+
+    `clock`, `began_s` and `first_chunk_s` are in monotonic seconds.
+    """
 
     thread_id: str
     clock: Callable[[], float]
@@ -80,7 +86,7 @@ class Progress:
     attempts: list[Attempt] = field(default_factory=list)
     only_timeouts: bool = True
     chunk_count: int = 0
-    finished_count: int = 0
+    finished: set[int] = field(default_factory=set)
     first_chunk_s: float | None = None
     usage: Usage | None = None
     finish_reason: str | None = None
@@ -92,8 +98,10 @@ class Progress:
     def came(self, chunk: Chunk) -> bool:
         """Count `chunk`, which is part of the answer; whether it is the first."""
         self.chunk_count += 1
+        if chunk.content:
+            self.finished.discard(chunk.index)
         if chunk.finish_reason:
-            self.finished_count += 1
+            self.finished.add(chunk.index)
             if self.finish_reason is None or self.finish_reason in WHOLE_REASONS:
                 self.finish_reason = chunk.finish_reason
         if self.first_chunk_s is not None:
@@ -275,7 +283,7 @@ class Failover:
                         limit.reschedule(loop.time() + stall_s)
                         await write(chunk)
         except TimeoutError:
-            if progress.finished_count < request.choice_count:
+            if len(progress.finished) < request.choice_count:
                 raise ProviderTimeout(self._too_late(progress)) from None
 
     def _too_late(self, progress: Progress) -> str:
@@ -296,5 +304,5 @@ def _interrupted(route: Route, progress: Progress) -> StreamInterrupted:
 
 
 def _outcome(failure: ProviderError) -> str:
-    """The failure's kind in one word: unavailable, overloaded, timeout, …"""
-    return type(failure).__name__.removeprefix("Provider").lower()
+    """The failure's kind: unavailable, overloaded, timeout, route_unfit, …"""
+    return _BETWEEN_WORDS.sub("_", type(failure).__name__.removeprefix("Provider")).lower()

@@ -118,7 +118,7 @@ OUTCOMES = {
     ProviderSaturated: "saturated",
     ProviderTimeout: "timeout",
     ProviderMisconfigured: "misconfigured",
-    RouteUnfit: "routeunfit",
+    RouteUnfit: "route_unfit",
     ProviderRejected: "rejected",
 }
 before_the_first_token = pytest.mark.parametrize(
@@ -334,6 +334,23 @@ async def test_a_provider_that_is_silent_after_the_whole_answer_has_answered():
     assert subject.loop.time() == 4.0
     assert subject.outcomes == [("a", "ok", None)]
     assert subject.breakers.told["a"] == ["success", "abandon"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        (Chunk("x"), STOP, STOP),
+        (Chunk("x", "stop"), Chunk("x", "stop", 1), Chunk("y", index=1)),
+    ],
+)
+async def test_a_provider_that_is_silent_before_every_choice_has_finished_has_not_answered(script):
+    """Choices count, not finish reasons; and text behind one has to finish again."""
+    subject = Subject((*script, asyncio.Event()))
+
+    with pytest.raises(StreamInterrupted):
+        await subject.answer(ChatRequest(model="m", messages=(), options={"n": 2}))
+
+    assert subject.outcomes == [("a", "timeout", "sent nothing for 4 s")]
 
 
 async def test_the_total_deadline_before_the_first_token_is_an_upstream_timeout():
