@@ -80,13 +80,17 @@ class _Pacer:
     def __init__(self, request: web.BaseRequest, due: float, gap_s: float, on_steps: Callable[[int], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._protocol = request.protocol
-        self._write = _transport(request).write
+        self._transport = _transport(request)
         self._due = due
         self._gap_s = gap_s
         self._on_steps = on_steps
 
     async def send(self, steps: Iterator[bytes]) -> None:
-        """Return one gap after the last step has left."""
+        """Return one gap after the last step has left.
+
+        Raises:
+            ConnectionResetError: the client left and the cancellation has not arrived yet.
+        """
         self._steps = steps
         self._sent: asyncio.Future[None] = self._loop.create_future()
         self._timer = self._loop.call_soon(self._tick)
@@ -96,13 +100,18 @@ class _Pacer:
             self._timer.cancel()
 
     def _tick(self) -> None:
+        if self._sent.done():
+            return
+        if self._transport.is_closing():
+            self._sent.set_exception(ConnectionResetError())
+            return
         if not self._protocol.writing_paused:  # else the client is slow: look again a gap later
             step = next(self._steps, None)
             if step is None:
                 self._sent.set_result(None)
                 return
             self._on_steps(1)
-            self._write(step)
+            self._transport.write(step)
         self._due += self._gap_s
         self._timer = self._loop.call_later(max(self._due - monotonic(), 0.0), self._tick)
 
