@@ -17,7 +17,7 @@ from infrastructure.providers.connections import connection_error
 from infrastructure.providers.gemini_chunks import GeminiReader
 from infrastructure.providers.gemini_errors import status_error
 from infrastructure.providers.gemini_request import gemini_body
-from infrastructure.providers.streams import BREAKS, read_stream, settle
+from infrastructure.providers.streams import BREAKS, read_stream
 
 
 class GeminiProvider:
@@ -60,12 +60,10 @@ class GeminiProvider:
         """See the port."""
         body = msgspec.json.encode(gemini_body(route.model, request))
         async with await self._post(route.model, body) as response:
-            reader = GeminiReader(route.model, self._api_key, request.choice_count)
+            reader = GeminiReader(route.model, self._api_key)
             content = response.content.iter_any()
             async with aclosing(read_stream(content, reader, request.choice_count)) as chunks:
                 yield chunks
-            if reader.has_ended:
-                await settle(content)
 
     async def _post(self, model: str, body: bytes) -> aiohttp.ClientResponse:
         """The response, when its headers are there.

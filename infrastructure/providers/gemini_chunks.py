@@ -9,6 +9,7 @@ import msgspec
 from domain.chat import Chunk, Json, Usage
 from domain.errors import ProviderRejected, ProviderUnavailable
 from infrastructure.providers.gemini_errors import event_error
+from infrastructure.providers.token_counts import token_count
 
 FINISH_REASONS: Mapping[str, str] = {
     "STOP": "stop",
@@ -21,6 +22,9 @@ FINISH_REASONS: Mapping[str, str] = {
     "LANGUAGE": "content_filter",
 }
 """All others (MALFORMED_FUNCTION_CALL, OTHER, …) mean that Gemini has failed."""
+
+UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
+"""What stands where there is no finish reason."""
 
 
 class FunctionCall(msgspec.Struct):
@@ -83,20 +87,21 @@ _decoder = msgspec.json.Decoder(Event)
 
 
 class GeminiReader:
-    """Reads the events of one answer by `model`. Nothing marks its end: it is there with the last finish reason."""
+    """Reads the events of one answer by `model`. Nothing marks its end: even behind a finish reason more may come."""
 
-    __slots__ = ("_api_key", "_call_counts", "_model", "_unfinished", "_usage", "has_ended")
+    __slots__ = ("_api_key", "_call_counts", "_has_finished", "_model", "_usage")
 
-    def __init__(self, model: str, api_key: str, choice_count: int) -> None:
+    has_ended = False
+
+    def __init__(self, model: str, api_key: str) -> None:
         self._model = model
         self._api_key = api_key
-        self._unfinished = set(range(choice_count))
+        self._has_finished = False
         self._call_counts: dict[int, int] = {}
         self._usage: UsageMetadata | None = None
-        self.has_ended = False
 
     def read(self, data: bytes) -> Iterator[Chunk]:
-        """The chunks of an event, the usage behind the last finish reason."""
+        """The chunks of an event, the usage behind the finish reason."""
         return self._chunks(_decoder.decode(data))
 
     def _chunks(self, event: Event) -> Iterator[Chunk]:
@@ -104,9 +109,9 @@ class GeminiReader:
         for candidate in event.candidates or ():
             yield from self._candidate(candidate)
         self._usage = event.usage_metadata or self._usage
-        if self._usage is not None and not self._unfinished:
-            self.has_ended = True
+        if self._usage is not None and self._has_finished:
             yield Chunk(usage=_usage(self._usage))
+            self._usage = None
 
     def _refuse(self, event: Event) -> None:
         if event.error is not None:
@@ -123,8 +128,8 @@ class GeminiReader:
                 yield Chunk(index=index, delta={"reasoning_content": part.text})
             elif part.text:
                 yield Chunk(part.text, index=index)
-        if candidate.finish_reason is not None:
-            self._unfinished.discard(index)
+        if candidate.finish_reason and candidate.finish_reason != UNSPECIFIED:
+            self._has_finished = True
             yield Chunk(finish_reason=self._finish_reason(candidate.finish_reason, index), index=index)
 
     def _call(self, part: Part, call: FunctionCall, index: int) -> dict[str, Json]:
@@ -150,14 +155,15 @@ class GeminiReader:
 
 
 def _usage(counts: UsageMetadata) -> Usage:
-    prompt = counts.prompt_token_count + counts.tool_use_prompt_token_count
-    completion = counts.candidates_token_count + counts.thoughts_token_count
+    thoughts = token_count(counts.thoughts_token_count)
+    prompt = token_count(counts.prompt_token_count) + token_count(counts.tool_use_prompt_token_count)
+    completion = token_count(counts.candidates_token_count) + thoughts
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
         details={
-            "prompt_tokens_details": {"cached_tokens": counts.cached_content_token_count},
-            "completion_tokens_details": {"reasoning_tokens": counts.thoughts_token_count},
+            "prompt_tokens_details": {"cached_tokens": token_count(counts.cached_content_token_count)},
+            "completion_tokens_details": {"reasoning_tokens": thoughts},
         },
     )

@@ -17,7 +17,6 @@ RENAMED: Mapping[str, str] = {
     "max_tokens": "maxOutputTokens",
     "max_completion_tokens": "maxOutputTokens",
     "seed": "seed",
-    "n": "candidateCount",
     "presence_penalty": "presencePenalty",
     "frequency_penalty": "frequencyPenalty",
 }
@@ -42,6 +41,7 @@ NEUTRAL: Mapping[str, Json] = {
     "logit_bias": {},
     "modalities": ["text"],
     "parallel_tool_calls": True,
+    "n": 1,  # there is candidateCount, but a stream has one candidate whatever it says
 }
 """Options that Gemini does not know, and the value that asks for what it does anyway."""
 

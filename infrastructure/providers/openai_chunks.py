@@ -8,6 +8,7 @@ import msgspec
 from domain.chat import Chunk, Json, Usage
 from domain.errors import ProviderUnavailable
 from infrastructure.providers.openai_errors import event_error
+from infrastructure.providers.token_counts import token_count
 
 FAILED_REASONS: Mapping[str, str] = {"insufficient_system_resource": "ran out of resources"}
 """Finish reasons that mean the provider has failed. Source: DeepSeek's API reference, as known 2026-11."""
@@ -58,7 +59,7 @@ def _chunks(event: Event) -> list[Chunk]:
 def _chunk(choice: dict[str, Json]) -> Chunk | None:
     delta = choice.pop("delta", None) or {}
     index = choice.pop("index", 0)
-    finish_reason = choice.pop("finish_reason", None)
+    finish_reason = choice.pop("finish_reason", None) or None  # some servers say "" where OpenAI says null
     if not (isinstance(delta, dict) and isinstance(index, int) and isinstance(finish_reason, str | None)):
         raise TypeError
     content = delta.pop("content", None) or ""
@@ -85,4 +86,4 @@ def _usage(counts: dict[str, Json]) -> Usage:
 
 
 def _count(counts: dict[str, Json], name: str) -> int:
-    return int(counts.pop(name, None) or 0)
+    return token_count(counts.pop(name, None))

@@ -22,12 +22,12 @@ _WRONG = (msgspec.MsgspecError, TypeError, ValueError)
 
 
 class Reader(Protocol):
-    """Knows one provider's events. `has_ended` is true after the one that is its last."""
+    """Knows one provider's events. `has_ended` is true after its end mark, if it has one."""
 
     has_ended: bool
 
     def read(self, event: bytes) -> Iterable[Chunk]:
-        """The chunks of one event.
+        """The chunks of one event, which is not blank and has no blanks around it.
 
         Raises:
             ProviderError: the event says that the provider has failed or refuses.
@@ -37,10 +37,10 @@ class Reader(Protocol):
 
 
 async def read_stream(body: AsyncIterator[bytes], reader: Reader, choice_count: int) -> AsyncGenerator[Chunk]:
-    """The chunks of `body`, up to the reader's last event or the body's end.
+    """The chunks of `body`, up to the reader's end mark or the body's end.
 
     Raises:
-        ProviderUnavailable: it ended or broke off before all of `choice_count` choices had, or is malformed.
+        ProviderUnavailable: it ended or broke off before the answer was whole, or is malformed.
     """
     answer = _Answer(reader, choice_count)
     try:
@@ -48,7 +48,7 @@ async def read_stream(body: AsyncIterator[bytes], reader: Reader, choice_count: 
             for chunk in answer.feed(data):
                 yield chunk
             if reader.has_ended:
-                return
+                break
     except BREAKS as error:
         if answer.is_whole:
             return
@@ -73,18 +73,26 @@ async def settle(body: AsyncIterator[bytes]) -> None:
 class _Answer:
     """What has been said so far. Does no I/O."""
 
-    __slots__ = ("_choice_count", "_finished", "_parser", "_reader")
+    __slots__ = ("_begun", "_choice_count", "_finished", "_has_content", "_parser", "_reader")
 
     def __init__(self, reader: Reader, choice_count: int) -> None:
         self._reader = reader
         self._parser = EventParser()
         self._choice_count = choice_count
+        self._begun: set[int] = set()
         self._finished: set[int] = set()
+        self._has_content = False
 
     @property
     def is_whole(self) -> bool:
-        """Whether the provider has said that nothing is missing."""
-        return self._reader.has_ended or len(self._finished) >= self._choice_count
+        """Whether all choices that were asked for, and all that were begun, have finished.
+
+        An end mark stands for the finish reason of a single choice that has content; it never stands for a choice.
+        """
+        if self._begun == self._finished and len(self._finished) >= self._choice_count:
+            return True
+        is_single = self._choice_count == len(self._begun) == 1
+        return self._reader.has_ended and is_single and self._has_content
 
     def feed(self, data: bytes) -> Iterator[Chunk]:
         """The chunks that `data` completes; those before a malformed event still come."""
@@ -99,13 +107,21 @@ class _Answer:
         return self._chunks(self._parser.close())
 
     def _chunks(self, events: Iterable[bytes]) -> Iterator[Chunk]:
-        for event in events:
-            for chunk in self._decoded(event):
-                if chunk.finish_reason is not None:
-                    self._finished.add(chunk.index)
-                yield chunk
+        for event in map(bytes.strip, events):
             if self._reader.has_ended:
                 return
+            for chunk in self._decoded(event) if event else ():
+                self._count(chunk)
+                yield chunk
+
+    def _count(self, chunk: Chunk) -> None:
+        if chunk.is_answer:
+            self._begun.add(chunk.index)
+        if chunk.content:
+            self._has_content = True
+            self._finished.discard(chunk.index)
+        if chunk.finish_reason is not None:
+            self._finished.add(chunk.index)
 
     def _decoded(self, event: bytes) -> Iterable[Chunk]:
         try:

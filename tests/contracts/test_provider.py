@@ -61,7 +61,7 @@ class Simulated:
 
     def __init__(self, name: str, provider: Provider, simulator: Simulation) -> None:
         self.name, self.provider, self._simulator = name, provider, simulator
-        self.choice_count = 2 if name == "openai" else 1  # the others take no notice of n
+        self.choice_count = 2 if name == "openai" else 1  # of the others, one takes no notice of n and one refuses it
         self.route = Route(provider=name, model="gemini-2.5-flash" if name == "gemini" else "some-model")
 
     def behave(self, *, fault: str = "", **_: int) -> None:

@@ -40,13 +40,13 @@ def candidate(*parts: dict, finish: str | None = None, index: int = 0) -> dict:
     return {"content": {"parts": list(parts), "role": "model"}, "finishReason": finish, "index": index}
 
 
-async def read(*events: dict, choice_count: int = 1) -> list[Chunk]:
+async def read(*events: dict) -> list[Chunk]:
     async def stream():
         for value in events:
             yield said(value)
 
-    reader = GeminiReader("gemini-2.5-flash", "key", choice_count)
-    return [chunk async for chunk in read_stream(stream(), reader, choice_count)]
+    reader = GeminiReader("gemini-2.5-flash", "key")
+    return [chunk async for chunk in read_stream(stream(), reader, 1)]
 
 
 def test_the_sdk_still_has_what_the_adapter_takes_from_below_its_surface():
@@ -171,7 +171,7 @@ def test_messages_are_put_into_geminis_words(messages, expected):
     [
         ({"temperature": 0.5, "top_p": 0.9, "seed": 7}, {"temperature": 0.5, "topP": 0.9, "seed": 7}),
         ({"max_tokens": 10}, {"maxOutputTokens": 10}),
-        ({"max_completion_tokens": 10, "n": 2}, {"maxOutputTokens": 10, "candidateCount": 2}),
+        ({"max_completion_tokens": 10}, {"maxOutputTokens": 10}),
         ({"presence_penalty": 1, "frequency_penalty": 2}, {"presencePenalty": 1, "frequencyPenalty": 2}),
         ({"stop": "."}, {"stopSequences": ["."]}),
         ({"stop": [".", "!"]}, {"stopSequences": [".", "!"]}),
@@ -220,7 +220,7 @@ def test_what_cannot_change_the_answer_is_left_out(name):
 
 
 def test_what_asks_for_what_gemini_does_anyway_is_left_out():
-    assert body(logprobs=False, parallel_tool_calls=True, logit_bias={}, temperature=None) == ASKED
+    assert body(logprobs=False, parallel_tool_calls=True, logit_bias={}, n=1, temperature=None) == ASKED
 
 
 @pytest.mark.parametrize(
@@ -228,6 +228,7 @@ def test_what_asks_for_what_gemini_does_anyway_is_left_out():
     [
         ({"unheard_of": 1}, "cannot take unheard_of"),
         ({"logprobs": True}, "cannot take logprobs"),
+        ({"n": 2}, "cannot take n"),
         ({"parallel_tool_calls": False}, "cannot take parallel_tool_calls"),
         ({"tools": [{"type": "custom", "custom": {}}]}, "cannot take tools of the type custom"),
         ({"tool_choice": {"type": "allowed_tools"}}, "cannot take this tool_choice"),
@@ -344,15 +345,41 @@ async def test_a_refused_prompt_is_rejected():
         await read({"promptFeedback": {"blockReason": "SAFETY"}})
 
 
-async def test_an_answer_ends_with_the_last_finish_reason_of_all_candidates():
-    """Nothing marks the end of a stream, and the connection may stay open."""
-    finished = [{"candidates": [candidate(finish="STOP", index=i)], "usageMetadata": {}} for i in range(2)]
+FINISHED = {"candidates": [candidate(finish="STOP")], "usageMetadata": {"candidatesTokenCount": 1}}
+RESUMED = {"candidates": [candidate({"text": "and more"})], "usageMetadata": {"candidatesTokenCount": 2}}
 
-    chunks = await read(*finished, {"candidates": [candidate({"text": "too late"})]}, choice_count=2)
 
-    assert [(chunk.index, chunk.finish_reason) for chunk in chunks if chunk.finish_reason] == [(0, "stop"), (1, "stop")]
-    assert chunks[-1].usage is not None
-    assert not any(chunk.content for chunk in chunks)
+async def test_what_comes_behind_a_finish_reason_is_part_of_the_answer():
+    """Nothing but the body's end marks the end of a stream."""
+    chunks = await read(FINISHED, RESUMED, FINISHED | {"usageMetadata": {"candidatesTokenCount": 3}})
+
+    assert [chunk.content for chunk in chunks if chunk.content] == ["and more"]
+    assert [chunk.usage.completion_tokens for chunk in chunks if chunk.usage][-1] == 3
+
+
+async def test_text_behind_the_last_finish_reason_is_an_answer_that_was_cut():
+    with pytest.raises(ProviderUnavailable, match="ended without a finish reason"):
+        await read(FINISHED, RESUMED)
+
+
+@pytest.mark.parametrize("reason", ["FINISH_REASON_UNSPECIFIED", ""])
+async def test_an_unspecified_finish_reason_is_none(reason):
+    begun = {"candidates": [candidate({"text": "a"}, finish=reason)]}
+
+    assert [chunk.finish_reason for chunk in await read(begun, FINISHED)] == [None, "stop", None]
+    with pytest.raises(ProviderUnavailable, match="ended without a finish reason"):
+        await read(begun)
+
+
+@pytest.mark.parametrize("number", [-1, 10**30])
+async def test_a_number_that_cannot_be_a_count_of_tokens_is_none(number):
+    """It would be priced, and counted in the metrics."""
+    counts = dict.fromkeys(("promptTokenCount", "thoughtsTokenCount", "cachedContentTokenCount"), number)
+
+    usage = (await read(FINISHED | {"usageMetadata": counts | {"candidatesTokenCount": 5}}))[-1].usage
+
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (0, 5, 5)
+    assert [*usage.details.values()] == [{"cached_tokens": 0}, {"reasoning_tokens": 0}]
 
 
 @pytest.mark.parametrize("event", [{"candidates": {}}, {"candidates": [{"content": {"parts": [{"text": 1}]}}]}])

@@ -33,6 +33,10 @@ def event(value: object) -> bytes:
     return b"data: " + (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n\n"
 
 
+def said(content: str = "", *, finish: str | None = None, index: int = 0) -> dict:
+    return {"choices": [{"index": index, "delta": {"content": content}, "finish_reason": finish}]}
+
+
 async def body(*pieces: bytes, error: Exception | None = None):
     for piece in pieces:
         yield piece
@@ -105,9 +109,18 @@ async def test_every_token_comes_once_and_in_order(provider):
     ],
 )
 async def test_a_choice_becomes_a_chunk_and_loses_nothing(choice, chunk):
-    chunks = await read(body(event({"choices": [choice]}), event(b"[DONE]")))
+    *chunks, _ = await read(body(event({"choices": [choice]}), event(FINISHED)))
 
     assert chunks == ([] if chunk is None else [chunk])
+
+
+async def test_an_empty_finish_reason_is_none():
+    """Some compatible servers say it with every chunk, where OpenAI says null."""
+    begun = {"choices": [{"delta": {"content": "a"}, "finish_reason": ""}]}
+
+    assert await read(body(event(begun), event(FINISHED))) == [Chunk("a"), Chunk(finish_reason="stop")]
+    with pytest.raises(ProviderUnavailable, match="ended without a finish reason"):
+        await read(body(event(begun)))
 
 
 async def test_usage_keeps_its_details():
@@ -119,10 +132,38 @@ async def test_usage_keeps_its_details():
     assert chunks[-1] == Chunk(usage=Usage(**counts, details=details))
 
 
+@pytest.mark.parametrize("number", [-1, -(2**70), 2**31, 10**30, 1e30, -0.5, "-7", None])
+async def test_a_number_that_cannot_be_a_count_of_tokens_is_none(number):
+    """It would be priced, and counted in the metrics."""
+    usage = {"prompt_tokens": number, "completion_tokens": 2, "total_tokens": number}
+
+    chunks = await read(body(event(FINISHED), event({"choices": [], "usage": usage})))
+
+    assert chunks[-1].usage == Usage(prompt_tokens=0, completion_tokens=2, total_tokens=2)
+
+
 async def test_the_end_mark_is_the_end_though_the_body_goes_on():
     """Some servers keep the connection open behind it."""
     async with asyncio.timeout(5):
         assert await read(endless(event(FINISHED) + event(b"[DONE]"))) == [Chunk(finish_reason="stop")]
+
+
+async def test_nothing_behind_the_end_mark_is_read():
+    behind = event(b"[DONE]") + event(said("late")) + event(b"{broken")[:-1]
+
+    assert await read(body(event(FINISHED) + behind)) == [Chunk(finish_reason="stop")]
+
+
+@pytest.mark.parametrize("blank", [b"data:\n\n", b"data: \n\n", b"data\n\n", b"data:  \r\n\r\n"])
+async def test_an_event_without_data_says_nothing(blank):
+    """A sign of life of some servers."""
+    assert await read(body(blank, event(FINISHED) + blank, event(b"[DONE]"))) == [Chunk(finish_reason="stop")]
+
+
+@pytest.mark.parametrize("mark", [b"[DONE] ", b"  [DONE]", b"[DONE]\t"])
+async def test_the_end_mark_may_have_blanks_around_it(mark):
+    async with asyncio.timeout(5):
+        assert await read(endless(event(FINISHED), event(mark))) == [Chunk(finish_reason="stop")]
 
 
 async def test_a_break_behind_the_last_finish_reason_takes_nothing_away():
@@ -152,9 +193,50 @@ async def test_an_answer_that_is_not_whole_says_what_went_wrong(stream, reason):
         await read(stream)
 
 
-async def test_one_choice_of_two_is_not_the_whole_answer():
+async def test_an_end_mark_stands_for_the_finish_reason_of_a_single_choice():
+    assert await read(body(event(said("a")), event(b"[DONE]"))) == [Chunk("a")]
+
+
+@pytest.mark.parametrize(
+    ("choice_count", "events"),
+    [
+        (1, ()),
+        (1, ({"usage": {"prompt_tokens": 1}},)),
+        (1, ({"choices": [{"delta": {"role": "assistant", "content": ""}}]},)),
+        (1, ({"choices": [{"delta": {"reasoning_content": "hm"}}]},)),
+        (1, (said("a"), said("b", index=1), said(finish="stop"))),
+        (1, (said("a"), said("b", index=1))),
+        (2, (said("a"), said(finish="stop"))),
+        (2, (said("a"), said(finish="stop"), said(finish="stop"))),
+        (2, (said("a"), said("b", index=1))),
+        (2, (said("a"), said("b", index=1), said(finish="stop"))),
+        (2, (said(finish="stop"), said(finish="stop", index=1), said("a", index=1))),
+    ],
+)
+@pytest.mark.parametrize("end", [(), (event(b"[DONE]"),)])
+async def test_an_answer_without_all_its_choices_is_not_whole(choice_count, events, end):
+    """Whatever the end mark says: a provider that takes no notice of n must not pass, nor be cached."""
     with pytest.raises(ProviderUnavailable, match="ended without a finish reason"):
-        await read(body(event(FINISHED)), choice_count=2)
+        await read(body(*map(event, events), *end), choice_count)
+
+
+async def test_a_provider_that_takes_no_notice_of_n_has_not_answered(simulator):
+    provider = OpenAIProvider(simulator.urls["deepseek"], "sk-test", 5.0)
+    try:
+        with pytest.raises(ProviderUnavailable, match="ended without a finish reason"):
+            await ask(provider, "deepseek-chat@tokens=4", n=2)
+    finally:
+        await provider.close()
+
+
+async def test_content_behind_a_finish_reason_has_to_finish_again():
+    resumed = [event(said(finish="stop")), event(said("a"))]
+
+    with pytest.raises(ProviderUnavailable, match="ended without a finish reason"):
+        await read(body(*resumed))
+    with pytest.raises(ProviderUnavailable, match="broke off the stream"):
+        await read(body(*resumed, error=ConnectionResetError()))
+    assert len(await read(body(*resumed, event(said(finish="length"))))) == 3
 
 
 async def test_an_answer_whose_last_line_is_not_ended_is_whole():
