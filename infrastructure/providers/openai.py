@@ -88,6 +88,7 @@ class OpenAIProvider:
             raise status_error(error.response, route.model, self._api_key) from error
         except _FAILURES as error:
             raise connection_error(error, self._connect_timeout_s) from error
+        response.headers = call.headers = httpx2.Headers()  # read, and a tenth of what a stream holds while it lasts
         return response
 
 
