@@ -15,12 +15,13 @@ from domain.admission import Slot, Slots
 from domain.answer import Answer, CacheStatus
 from domain.caching import NO_DIRECTIVES, CacheDirectives
 from domain.chat import Caller, ChatRequest
+from domain.continuation import can_continue, continued
 from domain.errors import FieldError, Forbidden, InvalidRequest, NotCached, UnknownModel, UnknownStream, WeirError
 from domain.events import CacheHit, CacheMiss, Coalesced, Publish, RequestAdmitted, RequestTurnedAway
 from domain.fingerprint import CacheScope, fingerprint, sharing_scope
 from domain.generation import Generation, Opened
 from domain.leading import Leaders, Task
-from domain.ports import CircuitBreakers, GenerationLog, RateLimiter, Recording, ResponseCache
+from domain.ports import CircuitBreakers, GenerationLog, Lease, RateLimiter, Recording, ResponseCache
 from domain.selection import Model, select_routes
 from domain.tracking import Trace, Tracker
 
@@ -42,6 +43,9 @@ class Policy:
     models: Mapping[str, Model]
     ttl_s: float
     scope: CacheScope
+
+
+_STOPPED = "Its asker stopped the stream."
 
 
 class Lifecycle:
@@ -75,6 +79,8 @@ class Lifecycle:
         self._new_id = new_id
         self._clock = clock
         self._unix_now = unix_now
+        log.took_over = self._resume
+        log.asked_to_stop = lambda stream_id: leaders.stop(stream_id, _STOPPED)
 
     async def ask(self, ask: Ask) -> Answer:
         """An answer that is stored, under way or begun; close it when the client is served or gone.
@@ -138,7 +144,17 @@ class Lifecycle:
         generation = await self._readable(stream_id, caller)
         if generation.opened.user != caller.user:
             raise Forbidden("Only the one who asked for a stream can stop it.")
-        self._leaders.stop(stream_id, "Its asker stopped the stream.")
+        if generation.sealed is None and not self._leaders.stop(stream_id, _STOPPED):
+            await self._log.request_stop(stream_id)
+
+    def _resume(self, lease: Lease, request: ChatRequest) -> None:
+        """Go on with a generation whose leader is gone: the rest is asked for by the text so far."""
+        opened, records = lease.generation.opened, lease.generation.records
+        model = self._policy.models.get(opened.model)
+        routes = model.routes if model and can_continue(request, records) else ()
+        trace = self._tracker.begin(opened.thread_id)
+        rest = continued(request, records)
+        self._leaders.start(lease, Task(request=rest, routes=routes, trace=trace, is_kept=opened.is_shared))
 
     def _admit(self, ask: Ask) -> tuple[Model, Slot]:
         """Stage 1: the model is known and a slot is taken."""
@@ -206,14 +222,21 @@ class Lifecycle:
             await self._limiter.spend(ask.caller)
         with trace.stage("4"):
             routes = select_routes(model, ask.request.provider, self._breakers.can_try)
-        claim = await self._log.claim(self._opened(ask, key, scope))
+        claim = await self._log.claim(self._opened(ask, key, scope), ask.request)
         if claim.lease is None:
             await self._limiter.refund(ask.caller)
             trace.close()
             return self._follow(ask, claim.generation), claim.generation
-        is_kept = not ask.directives.no_store
-        self._leaders.start(claim.lease, Task(request=ask.request, routes=routes, trace=trace, is_kept=is_kept))
-        return CacheStatus.MISS if claim.generation.opened.is_shared else CacheStatus.BYPASS, claim.generation
+        is_shared, directives = claim.generation.opened.is_shared, ask.directives
+        task = Task(
+            request=ask.request,
+            routes=routes,
+            trace=trace,
+            is_kept=not directives.no_store,
+            can_repeat=is_shared and directives.max_age_s is None and not directives.min_fresh_s,
+        )
+        self._leaders.start(claim.lease, task)
+        return CacheStatus.MISS if is_shared else CacheStatus.BYPASS, claim.generation
 
     def _opened(self, ask: Ask, key: str, scope: str) -> Opened:
         return Opened(
