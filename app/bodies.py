@@ -97,7 +97,7 @@ def parse_stream_body(body: bytes, max_query_chars: int) -> tuple[StreamBody, Ch
     Raises:
         InvalidRequest: naming the field and what would be right.
     """
-    parsed = _decoded(_stream_body, body)
+    parsed = decoded(_stream_body, body)
     if (parsed.query is None) == (parsed.messages is None):
         raise InvalidRequest(FieldError("query", "either query or messages is needed, not both and not neither"))
     messages: list[dict[str, Any]] = (
@@ -117,7 +117,7 @@ def parse_completion_body(body: bytes, max_query_chars: int) -> tuple[Completion
     Raises:
         InvalidRequest: naming the field and what would be right.
     """
-    raw = _decoded(_json_object, body)
+    raw = decoded(_json_object, body)
     try:
         parsed = msgspec.convert(raw, CompletionBody)
     except msgspec.ValidationError as error:
@@ -127,7 +127,12 @@ def parse_completion_body(body: bytes, max_query_chars: int) -> tuple[Completion
     return parsed, ChatRequest(model=parsed.model, messages=tuple(raw["messages"]), options=options)
 
 
-def _decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """What `body` says.
+
+    Raises:
+        InvalidRequest: naming the field and what would be right.
+    """
     try:
         value = decoder.decode(body)
         if b"\\u" in body:

@@ -12,18 +12,32 @@ from config.catalogue import Catalogue, Kind, ProviderConfig
 from config.settings import Settings
 from domain.admission import Slots
 from domain.answer import CacheStatus
+from domain.caching import Purges
 from domain.events import Events
 from domain.failover import Failover
 from domain.fingerprint import CacheScope
 from domain.leading import Leaders
 from domain.lifecycle import Lifecycle, Policy
 from domain.limiting import Rate
+from domain.operator import Operator, alone
 from domain.ports import Provider
 from domain.tracking import Tracker
+from domain.warming import Warming
 from infrastructure.memory.circuit_breakers import PurgatoryCircuitBreakers
 from infrastructure.memory.generation_log import MemoryGenerationLog
+from infrastructure.memory.generations import Generations
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
+from infrastructure.redis.circuit_breakers import RedisCircuitBreakers
+from infrastructure.redis.client import RedisClient
+from infrastructure.redis.connection import connect as connect_redis
+from infrastructure.redis.events import FleetEvents
+from infrastructure.redis.generation_log import RedisGenerationLog
+from infrastructure.redis.liveness import Liveness
+from infrastructure.redis.popularity import Popularity
+from infrastructure.redis.purges import RedisPurges
+from infrastructure.redis.response_cache import RedisResponseCache
+from infrastructure.redis.subscriptions import Subscriptions
 from infrastructure.retry_delays import full_jitter_delays
 from infrastructure.telemetry.health import Health
 from infrastructure.telemetry.log import EventLog, make_log
@@ -54,6 +68,16 @@ def _rates(settings: Settings) -> dict[str, Rate]:
     return {} if rate is None else {"anonymous": rate}
 
 
+def _store(redis_url: str) -> str:
+    """Where instances meet."""
+    return "redis" if redis_url else "memory"
+
+
+def _lease_s(total_s: float) -> float:
+    """A lease outlives the longest answer; whether its leader lives is said otherwise."""
+    return total_s + 60.0
+
+
 class Container(containers.DeclarativeContainer):
     """Everything that is built once a process. `settings` and `catalogue` are given; all else follows from them."""
 
@@ -72,7 +96,7 @@ class Container(containers.DeclarativeContainer):
     providers_by_name = providers.Singleton(
         connect, catalogue.provided.providers, settings.provided.deadlines.connect_s
     )
-    breakers = providers.Singleton(
+    own_breakers = providers.Singleton(
         PurgatoryCircuitBreakers, policy=settings.provided.breaker, publish=publish, clock=clock
     )
     limiter = providers.Singleton(
@@ -93,12 +117,95 @@ class Container(containers.DeclarativeContainer):
         ttl_s=settings.provided.cache.ttl_s,
         unix_now=unix_now,
     )
-    generation_log = providers.Singleton(
-        MemoryGenerationLog,
+    purges = providers.Singleton(Purges, settings.provided.cache.ttl_s)
+    generations = providers.Singleton(
+        Generations,
         max_entries=settings.provided.cache.l1_entries,
         max_bytes=settings.provided.cache.l1_bytes,
         ttl_s=settings.provided.cache.ttl_s,
         clock=clock,
+    )
+    store = providers.Callable(_store, settings.provided.redis_url)
+
+    instance_id = providers.Singleton(lambda: str(ULID()))
+    redis = providers.Singleton(connect_redis, settings.provided.redis_url)
+    redis_client = providers.Singleton(
+        RedisClient, redis.provided.commands, linger_s=settings.provided.log_linger_s, publish=publish
+    )
+    subscriptions = providers.Singleton(Subscriptions, redis.provided.subscribe, publish)
+    fleet_events = providers.Singleton(FleetEvents, subscriptions)
+    breakers = providers.Selector(
+        store,
+        memory=own_breakers,
+        redis=providers.Singleton(
+            RedisCircuitBreakers,
+            local=own_breakers,
+            client=redis_client,
+            events=fleet_events,
+            providers=catalogue.provided.providers,
+            instance_id=instance_id,
+            probe_s=settings.provided.deadlines.first_token_s,
+            clock=clock,
+            unix_now=unix_now,
+        ),
+    )
+    redis_purges = providers.Singleton(
+        RedisPurges,
+        purges=purges,
+        client=redis_client,
+        events=fleet_events,
+        ttl_s=settings.provided.cache.ttl_s,
+        publish=publish,
+    )
+    tell = providers.Selector(store, memory=providers.Object(alone), redis=redis_purges.provided.tell)
+    redis_cache = providers.Singleton(
+        RedisResponseCache,
+        client=redis_client,
+        ttl_s=settings.provided.cache.ttl_s,
+        publish=publish,
+        unix_now=unix_now,
+    )
+
+    generation_log = providers.Selector(
+        store,
+        memory=providers.Singleton(MemoryGenerationLog, generations),
+        redis=providers.Singleton(
+            RedisGenerationLog,
+            client=redis_client,
+            subscriptions=subscriptions,
+            generations=generations,
+            instance_id=instance_id,
+            lease_s=providers.Callable(_lease_s, settings.provided.deadlines.total_s),
+            keep_s=settings.provided.cache.ttl_s,
+            publish=publish,
+        ),
+    )
+    liveness = providers.Singleton(
+        Liveness, client=redis_client, log=generation_log, instance_id=instance_id, publish=publish
+    )
+    caches = providers.Selector(
+        store, memory=providers.List(memory_cache), redis=providers.List(memory_cache, redis_cache)
+    )
+    tiers = providers.Selector(
+        store,
+        memory=providers.List(providers.List(providers.Object(CacheStatus.L1), memory_cache)),
+        redis=providers.List(
+            providers.List(providers.Object(CacheStatus.L1), memory_cache),
+            providers.List(providers.Object(CacheStatus.L2), redis_cache),
+        ),
+    )
+    popularity = providers.Singleton(
+        Popularity,
+        client=redis_client,
+        events=events,
+        near=memory_cache,
+        far=redis_cache,
+        purges=purges,
+        near_entries=settings.provided.cache.l1_entries,
+        ttl_s=settings.provided.cache.ttl_s,
+    )
+    shared = providers.Selector(
+        store, memory=providers.List(), redis=providers.List(subscriptions, liveness, popularity, redis_client)
     )
     failover = providers.Singleton(
         Failover,
@@ -115,7 +222,8 @@ class Container(containers.DeclarativeContainer):
         Leaders,
         log=generation_log,
         failover=failover,
-        caches=providers.List(memory_cache),
+        caches=caches,
+        purges=purges,
         publish=publish,
         clock=clock,
         unix_now=unix_now,
@@ -133,7 +241,8 @@ class Container(containers.DeclarativeContainer):
             scope=providers.Factory(CacheScope, settings.provided.cache.scope),
         ),
         slots=slots,
-        tiers=providers.List(providers.List(providers.Object(CacheStatus.L1), memory_cache)),
+        tiers=tiers,
+        purges=purges,
         log=generation_log,
         limiter=limiter,
         breakers=breakers,
@@ -142,6 +251,25 @@ class Container(containers.DeclarativeContainer):
         publish=publish,
         new_id=providers.Object(lambda: str(ULID())),
         clock=clock,
+        unix_now=unix_now,
+    )
+
+    warming = providers.Singleton(
+        Warming,
+        lifecycle=lifecycle,
+        scope=providers.Factory(CacheScope, settings.provided.cache.scope),
+        per_s=settings.provided.warm.per_s,
+        concurrency=settings.provided.warm.concurrency,
+        clock=clock,
+    )
+    operator = providers.Singleton(
+        Operator,
+        purges=purges,
+        tell=tell,
+        breakers=breakers,
+        providers=catalogue.provided.providers,
+        models=catalogue.provided.models,
+        publish=publish,
         unix_now=unix_now,
     )
 
@@ -168,6 +296,7 @@ class Container(containers.DeclarativeContainer):
             max_query_chars=settings.limits.max_query_chars,
             models={name: model.routes[0].provider for name, model in catalogue.models.items()},
             began_at_s=time.time(),
+            operator_key=settings.admin_key,
         ),
         settings,
         catalogue,

@@ -32,6 +32,7 @@ class CacheHit:
 
     thread_id: str
     tier: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,14 @@ class CacheMiss:
     """No stored answer would do."""
 
     thread_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePurged:
+    """Stored answers are gone by an operator's word: those of one model or scope, or (None) of all."""
+
+    model: str | None
+    scope: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +145,30 @@ class StageTimed:
     stage: str
     duration_s: float
     error_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFailed:
+    """A shared store (Redis) has not done what `operation` names."""
+
+    operation: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryUnreadable:
+    """What a store has under `fingerprint` is not an answer that this version can read."""
+
+    fingerprint: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentChanged:
+    """What depends on `component` (redis) is degraded from now on, or whole again."""
+
+    component: str
+    is_degraded: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 
 from domain.admission import Slot, Slots
 from domain.answer import Answer, CacheStatus
-from domain.caching import NO_DIRECTIVES, CacheDirectives
+from domain.caching import NO_DIRECTIVES, CacheDirectives, Purges
 from domain.chat import Caller, ChatRequest
+from domain.continuation import can_continue, continued
 from domain.errors import FieldError, Forbidden, InvalidRequest, NotCached, UnknownModel, UnknownStream, WeirError
 from domain.events import CacheHit, CacheMiss, Coalesced, Publish, RequestAdmitted, RequestTurnedAway
 from domain.fingerprint import CacheScope, fingerprint, sharing_scope
 from domain.generation import Generation, Opened
 from domain.leading import Leaders, Task
-from domain.ports import CircuitBreakers, GenerationLog, RateLimiter, Recording, ResponseCache
+from domain.ports import CircuitBreakers, GenerationLog, Lease, RateLimiter, Recording, ResponseCache
 from domain.selection import Model, select_routes
 from domain.tracking import Trace, Tracker
 
@@ -44,6 +45,10 @@ class Policy:
     scope: CacheScope
 
 
+_STOPPED = "Its asker stopped the stream."
+_STOPPED_BY_OPERATOR = "An operator stopped the stream."
+
+
 class Lifecycle:
     """Answers questions, and lets clients come back to answers. Each stage is a method."""
 
@@ -53,6 +58,7 @@ class Lifecycle:
         policy: Policy,
         slots: Slots,
         tiers: Sequence[tuple[CacheStatus, ResponseCache]],
+        purges: Purges,
         log: GenerationLog,
         limiter: RateLimiter,
         breakers: CircuitBreakers,
@@ -66,6 +72,7 @@ class Lifecycle:
         self._policy = policy
         self._slots = slots
         self._tiers = tiers
+        self._purges = purges
         self._log = log
         self._limiter = limiter
         self._breakers = breakers
@@ -75,6 +82,8 @@ class Lifecycle:
         self._new_id = new_id
         self._clock = clock
         self._unix_now = unix_now
+        log.took_over = self._resume
+        log.asked_to_stop = lambda stream_id: leaders.stop(stream_id, _STOPPED)
 
     async def ask(self, ask: Ask) -> Answer:
         """An answer that is stored, under way or begun; close it when the client is served or gone.
@@ -136,9 +145,20 @@ class Lifecycle:
             Forbidden: somebody else asked for it.
         """
         generation = await self._readable(stream_id, caller)
-        if generation.opened.user != caller.user:
+        if not caller.is_operator and generation.opened.user != caller.user:
             raise Forbidden("Only the one who asked for a stream can stop it.")
-        self._leaders.stop(stream_id, "Its asker stopped the stream.")
+        why = _STOPPED_BY_OPERATOR if caller.is_operator else _STOPPED
+        if generation.sealed is None and not self._leaders.stop(stream_id, why):
+            await self._log.request_stop(stream_id)
+
+    def _resume(self, lease: Lease, request: ChatRequest) -> None:
+        """Go on with a generation whose leader is gone: the rest is asked for by the text so far."""
+        opened, records = lease.generation.opened, lease.generation.records
+        model = self._policy.models.get(opened.model)
+        routes = model.routes if model and can_continue(request, records) else ()
+        trace = self._tracker.begin(opened.thread_id)
+        rest = continued(request, records)
+        self._leaders.start(lease, Task(request=rest, routes=routes, trace=trace, is_kept=opened.is_shared))
 
     def _admit(self, ask: Ask) -> tuple[Model, Slot]:
         """Stage 1: the model is known and a slot is taken."""
@@ -146,7 +166,7 @@ class Lifecycle:
         if model is None:
             raise UnknownModel(ask.request.model, tuple(self._policy.models))
         _check_preference(ask.request.provider, model)
-        slot = self._slots.take(ask.caller.user)
+        slot = self._slots.take(ask.caller.user, has_limit=not ask.caller.is_operator)
         self._publish(RequestAdmitted(thread_id=ask.thread_id, model=model.name))
         return model, slot
 
@@ -185,16 +205,22 @@ class Lifecycle:
         for depth, (tier, cache) in enumerate(self._tiers):
             with trace.stage(f"2.{depth + 1}"):
                 recording = await cache.get(key)
-            if recording and ask.directives.accepts(self._unix_now() - recording.sealed_at_s, self._policy.ttl_s):
+            if recording and self._will_do(recording, ask.directives):
                 for _, nearer in self._tiers[:depth]:
                     await nearer.put(key, recording)
-                self._publish(CacheHit(thread_id=ask.thread_id, tier=tier))
+                self._publish(CacheHit(thread_id=ask.thread_id, tier=tier, fingerprint=key))
                 return tier, recording
         self._publish(CacheMiss(thread_id=ask.thread_id))
         if ask.directives.only_if_cached:
             raise NotCached("No stored answer to this request is fresh enough.")
         with trace.stage("2.3"):
             return await self._log.under_way(key)
+
+    def _will_do(self, recording: Recording, directives: CacheDirectives) -> bool:
+        """Whether it is fresh enough, and not purged."""
+        opened, sealed_at_s = recording.generation.opened, recording.sealed_at_s
+        is_fresh = directives.accepts(self._unix_now() - sealed_at_s, self._policy.ttl_s)
+        return is_fresh and not self._purges.conceal(opened.model, opened.scope, sealed_at_s)
 
     def _follow(self, ask: Ask, generation: Generation) -> CacheStatus:
         self._publish(Coalesced(thread_id=ask.thread_id, generation_id=generation.opened.generation_id))
@@ -203,17 +229,26 @@ class Lifecycle:
     async def _lead(self, ask: Ask, model: Model, key: str, scope: str, trace: Trace) -> tuple[CacheStatus, Generation]:
         """Stages 3 and 4, then claim the question: whoever loses the claim to another follows, and pays nothing."""
         with trace.stage("3"):
-            await self._limiter.spend(ask.caller)
+            if not ask.caller.is_operator:
+                await self._limiter.spend(ask.caller)
         with trace.stage("4"):
             routes = select_routes(model, ask.request.provider, self._breakers.can_try)
-        claim = await self._log.claim(self._opened(ask, key, scope))
+        claim = await self._log.claim(self._opened(ask, key, scope), ask.request)
         if claim.lease is None:
-            await self._limiter.refund(ask.caller)
+            if not ask.caller.is_operator:
+                await self._limiter.refund(ask.caller)
             trace.close()
             return self._follow(ask, claim.generation), claim.generation
-        is_kept = not ask.directives.no_store
-        self._leaders.start(claim.lease, Task(request=ask.request, routes=routes, trace=trace, is_kept=is_kept))
-        return CacheStatus.MISS if claim.generation.opened.is_shared else CacheStatus.BYPASS, claim.generation
+        is_shared, directives = claim.generation.opened.is_shared, ask.directives
+        task = Task(
+            request=ask.request,
+            routes=routes,
+            trace=trace,
+            is_kept=not directives.no_store,
+            can_repeat=is_shared and directives.max_age_s is None and not directives.min_fresh_s,
+        )
+        self._leaders.start(claim.lease, task)
+        return CacheStatus.MISS if is_shared else CacheStatus.BYPASS, claim.generation
 
     def _opened(self, ask: Ask, key: str, scope: str) -> Opened:
         return Opened(
@@ -229,9 +264,12 @@ class Lifecycle:
 
     async def _readable(self, stream_id: str, caller: Caller) -> Generation:
         generation = await self._log.find(stream_id)
-        if generation is None or generation.opened.scope != sharing_scope(caller, self._policy.scope):
+        if generation is None or not (caller.is_operator or self._shares(caller, generation)):
             raise UnknownStream(f"There is no stream {stream_id!r}, or it is no longer kept.")
         return generation
+
+    def _shares(self, caller: Caller, generation: Generation) -> bool:
+        return generation.opened.scope == sharing_scope(caller, self._policy.scope)
 
     def _turned_away(self, ask: Ask, trace: Trace, refusal: BaseException) -> None:
         trace.close()

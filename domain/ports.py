@@ -1,10 +1,11 @@
 """What the domain needs from the outside world. Each contract is a test suite, named in its docstring."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from domain.breaker import Circuit
 from domain.chat import Caller, ChatRequest, Chunk
 from domain.generation import Generation, Opened, Record
 from domain.limiting import Quota
@@ -62,10 +63,16 @@ class GenerationLog(Protocol):
         """The shared generation that is answering this question now."""
         ...
 
-    async def claim(self, opened: Opened) -> Claim:
+    took_over: Callable[[Lease, ChatRequest], None]
+    """Called when this process has to go on with a generation whose leader is gone, and what it was asked."""
+
+    asked_to_stop: Callable[[str], object]
+    """Called when another process wants the generation of that id stopped, should this one lead it."""
+
+    async def claim(self, opened: Opened, request: ChatRequest) -> Claim:
         """Join the generation under way for the question of `opened`, or begin that generation and lead it.
 
-        One that is not shared is always begun.
+        One that is not shared is always begun. `request` is kept for whoever has to go on with it.
         """
         ...
 
@@ -75,6 +82,14 @@ class GenerationLog(Protocol):
         Raises:
             StaleEpoch: another leader has claimed the generation.
         """
+        ...
+
+    async def is_read_elsewhere(self, generation: Generation) -> bool:
+        """Whether a generation that is led here has readers in another process; if not, none there will join it."""
+        ...
+
+    async def request_stop(self, generation_id: str) -> None:
+        """Whoever leads that generation in another process has been asked to stop it."""
         ...
 
     async def find(self, generation_id: str) -> Generation | None:
@@ -145,10 +160,18 @@ class CircuitBreakers(Protocol):
         """Whether `acquire` would give a permit now."""
         ...
 
-    def acquire(self, provider: str) -> Permit:
-        """A permit: always while closed, one at a time while half-open.
+    async def acquire(self, provider: str) -> Permit:
+        """A permit: always while closed, one at a time while half-open, in all processes that share the circuits.
 
         Raises:
             CircuitOpen: with the time until the next probe.
         """
+        ...
+
+    def circuit(self, provider: str) -> Circuit:
+        """How the circuit stands."""
+        ...
+
+    def reset(self, provider: str) -> None:
+        """The circuit is closed, and what was counted is forgotten."""
         ...

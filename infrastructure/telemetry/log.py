@@ -11,9 +11,12 @@ from domain.events import (
     AnswerServed,
     AttemptEnded,
     CacheHit,
+    CachePurged,
     CircuitChanged,
     Coalesced,
+    ComponentChanged,
     DefectFound,
+    EntryUnreadable,
     Events,
     ExchangeEnded,
     FailedOver,
@@ -72,6 +75,7 @@ class EventLog:
             RequestAdmitted: self._admitted,
             RequestTurnedAway: self._turned_away,
             CacheHit: self._hit,
+            CachePurged: self._purged,
             Coalesced: self._coalesced,
             AttemptEnded: self._attempt,
             FailedOver: self._failed_over,
@@ -81,6 +85,8 @@ class EventLog:
             ExchangeEnded: self._exchange,
             StageTimed: self._stage,
             DefectFound: self._defect,
+            ComponentChanged: self._component,
+            EntryUnreadable: self._unreadable,
         }
         for kind, listener in listeners.items():
             events.subscribe(kind, listener)
@@ -94,6 +100,9 @@ class EventLog:
 
     def _hit(self, event: CacheHit) -> None:
         self._log.debug("cache hit", thread_id=event.thread_id, stage=_HIT_IN[event.tier], cache=event.tier)
+
+    def _purged(self, event: CachePurged) -> None:
+        self._log.warning("cache purged", stage="2", model=event.model, scope=event.scope)
 
     def _coalesced(self, event: Coalesced) -> None:
         self._log.debug("following", thread_id=event.thread_id, stage="2.3", stream_id=event.generation_id)
@@ -165,6 +174,13 @@ class EventLog:
             duration_ms=round(event.duration_s * 1000, 3),
             error_type=event.error_type,
         )
+
+    def _component(self, event: ComponentChanged) -> None:
+        said = "degraded" if event.is_degraded else "whole again"
+        self._log.warning(said, component=event.component)
+
+    def _unreadable(self, event: EntryUnreadable) -> None:
+        self._log.warning("unreadable entry", stage="2.2", error_type=type(event.error).__name__)
 
     def _defect(self, event: DefectFound) -> None:
         self._log.error(

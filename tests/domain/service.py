@@ -7,7 +7,7 @@ from itertools import count
 from domain.admission import Slots
 from domain.answer import CacheStatus
 from domain.breaker import BreakerPolicy
-from domain.caching import parse_cache_control
+from domain.caching import Purges, parse_cache_control
 from domain.chat import Caller, ChatRequest, Chunk
 from domain.failover import Deadlines, Failover, RetryPolicy
 from domain.fingerprint import CacheScope
@@ -18,6 +18,7 @@ from domain.limiting import Rate
 from domain.selection import Model, Route
 from domain.tracking import Tracker
 from infrastructure.memory.generation_log import MemoryGenerationLog
+from infrastructure.memory.generations import Generations
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
 from tests.fakes import FakeCircuitBreakers, RememberedEvents, ScriptedProvider
@@ -48,9 +49,10 @@ class Service:
         memory = {"max_entries": 100, "max_bytes": 10**6, "ttl_s": TTL_S}
         self.l1 = MemoryResponseCache(**memory, unix_now=clock)
         self.l2 = MemoryResponseCache(**memory, unix_now=clock)
-        self.log = MemoryGenerationLog(**memory, clock=clock)
+        self.log = MemoryGenerationLog(Generations(**memory, clock=clock))
         self.limiter = MemoryRateLimiter(rates={"standard": rate} if rate else {}, publish=publish, clock=clock)
         self.slots = Slots(limit=LIMIT, limit_per_user=limit_per_user)
+        self.purges = Purges(TTL_S)
         self.leaders = Leaders(
             log=self.log,
             failover=Failover(
@@ -62,6 +64,7 @@ class Service:
                 publish=publish,
             ),
             caches=[self.l1, self.l2],
+            purges=self.purges,
             publish=publish,
             clock=clock,
             unix_now=clock,
@@ -76,6 +79,7 @@ class Service:
             ),
             slots=self.slots,
             tiers=[(CacheStatus.L1, self.l1), (CacheStatus.L2, self.l2)],
+            purges=self.purges,
             log=self.log,
             limiter=self.limiter,
             breakers=self.breakers,
