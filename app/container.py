@@ -19,11 +19,21 @@ from domain.leading import Leaders
 from domain.lifecycle import Lifecycle, Policy
 from domain.limiting import Rate
 from domain.ports import Provider
+from domain.sessions import Conversations
 from domain.tracking import Tracker
 from infrastructure.memory.circuit_breakers import PurgatoryCircuitBreakers
 from infrastructure.memory.generation_log import MemoryGenerationLog
+from infrastructure.memory.generations import Generations
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
+from infrastructure.memory.session_store import MemorySessionStore
+from infrastructure.redis.client import RedisClient
+from infrastructure.redis.connection import connect as connect_redis
+from infrastructure.redis.generation_log import RedisGenerationLog
+from infrastructure.redis.liveness import Liveness
+from infrastructure.redis.response_cache import RedisResponseCache
+from infrastructure.redis.session_store import RedisSessionStore
+from infrastructure.redis.subscriptions import Subscriptions
 from infrastructure.retry_delays import full_jitter_delays
 from infrastructure.telemetry.health import Health
 from infrastructure.telemetry.log import EventLog, make_log
@@ -52,6 +62,20 @@ def _adapter(kind: Kind) -> Callable[[str, str, str, float], Provider]:
 def _rates(settings: Settings) -> dict[str, Rate]:
     rate = settings.limits.rate_anonymous
     return {} if rate is None else {"anonymous": rate}
+
+
+def _store(redis_url: str) -> str:
+    """Where instances meet."""
+    return "redis" if redis_url else "memory"
+
+
+MEMORY_SESSIONS = 1000
+"""How many conversations are kept in memory at most."""
+
+
+def _lease_s(total_s: float) -> float:
+    """A lease outlives the longest answer; whether its leader lives is said otherwise."""
+    return total_s + 60.0
 
 
 class Container(containers.DeclarativeContainer):
@@ -93,12 +117,79 @@ class Container(containers.DeclarativeContainer):
         ttl_s=settings.provided.cache.ttl_s,
         unix_now=unix_now,
     )
-    generation_log = providers.Singleton(
-        MemoryGenerationLog,
+    generations = providers.Singleton(
+        Generations,
         max_entries=settings.provided.cache.l1_entries,
         max_bytes=settings.provided.cache.l1_bytes,
         ttl_s=settings.provided.cache.ttl_s,
         clock=clock,
+    )
+    store = providers.Callable(_store, settings.provided.redis_url)
+
+    instance_id = providers.Singleton(lambda: str(ULID()))
+    redis = providers.Singleton(connect_redis, settings.provided.redis_url)
+    redis_client = providers.Singleton(
+        RedisClient, redis.provided.commands, linger_s=settings.provided.log_linger_s, publish=publish
+    )
+    subscriptions = providers.Singleton(Subscriptions, redis.provided.subscribe, publish)
+    redis_cache = providers.Singleton(
+        RedisResponseCache,
+        client=redis_client,
+        ttl_s=settings.provided.cache.ttl_s,
+        publish=publish,
+        unix_now=unix_now,
+    )
+
+    generation_log = providers.Selector(
+        store,
+        memory=providers.Singleton(MemoryGenerationLog, generations),
+        redis=providers.Singleton(
+            RedisGenerationLog,
+            client=redis_client,
+            subscriptions=subscriptions,
+            generations=generations,
+            instance_id=instance_id,
+            lease_s=providers.Callable(_lease_s, settings.provided.deadlines.total_s),
+            keep_s=settings.provided.cache.ttl_s,
+            publish=publish,
+        ),
+    )
+    session_store = providers.Selector(
+        store,
+        memory=providers.Singleton(
+            MemorySessionStore, bounds=settings.provided.sessions, max_sessions=MEMORY_SESSIONS, unix_now=unix_now
+        ),
+        redis=providers.Singleton(
+            RedisSessionStore,
+            client=redis_client,
+            bounds=settings.provided.sessions,
+            publish=publish,
+            unix_now=unix_now,
+        ),
+    )
+    conversations = providers.Singleton(
+        Conversations,
+        store=session_store,
+        log=generation_log,
+        publish=publish,
+        limit_s=providers.Callable(_lease_s, settings.provided.deadlines.total_s),
+    )
+    liveness = providers.Singleton(
+        Liveness, client=redis_client, log=generation_log, instance_id=instance_id, publish=publish
+    )
+    caches = providers.Selector(
+        store, memory=providers.List(memory_cache), redis=providers.List(memory_cache, redis_cache)
+    )
+    tiers = providers.Selector(
+        store,
+        memory=providers.List(providers.List(providers.Object(CacheStatus.L1), memory_cache)),
+        redis=providers.List(
+            providers.List(providers.Object(CacheStatus.L1), memory_cache),
+            providers.List(providers.Object(CacheStatus.L2), redis_cache),
+        ),
+    )
+    shared = providers.Selector(
+        store, memory=providers.List(), redis=providers.List(subscriptions, liveness, redis_client)
     )
     failover = providers.Singleton(
         Failover,
@@ -115,7 +206,7 @@ class Container(containers.DeclarativeContainer):
         Leaders,
         log=generation_log,
         failover=failover,
-        caches=providers.List(memory_cache),
+        caches=caches,
         publish=publish,
         clock=clock,
         unix_now=unix_now,
@@ -133,11 +224,12 @@ class Container(containers.DeclarativeContainer):
             scope=providers.Factory(CacheScope, settings.provided.cache.scope),
         ),
         slots=slots,
-        tiers=providers.List(providers.List(providers.Object(CacheStatus.L1), memory_cache)),
+        tiers=tiers,
         log=generation_log,
         limiter=limiter,
         breakers=breakers,
         leaders=leaders,
+        conversations=conversations,
         tracker=tracker,
         publish=publish,
         new_id=providers.Object(lambda: str(ULID())),

@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from domain.lifecycle import Lifecycle
+from domain.sessions import Conversations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class Metrics(Protocol):
 
 
 LifecycleDep = NamedDependency[SkipValidation[Lifecycle]]
+ConversationsDep = NamedDependency[SkipValidation[Conversations]]
 HttpPolicyDep = NamedDependency[SkipValidation[HttpPolicy]]
 HealthDep = NamedDependency[SkipValidation[HealthChecks]]
 MetricsDep = NamedDependency[SkipValidation[Metrics]]

@@ -13,6 +13,8 @@ READ = (HttpMethod.GET, HttpMethod.HEAD)
 
 THREAD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
+SESSION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-store, no-transform",

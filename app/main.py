@@ -12,6 +12,7 @@ from litestar.types import ASGIApp
 from app.container import Container
 from app.controllers.completions import CompletionController
 from app.controllers.operations import OperationsController
+from app.controllers.sessions import SessionController
 from app.controllers.streams import StreamController
 from app.dependencies import HealthChecks, HttpPolicy, Metrics
 from app.edge import Edge
@@ -20,6 +21,7 @@ from app.openapi import CompleteDocument, openapi_config
 from domain.errors import Internal, WeirError
 from domain.events import DefectFound
 from domain.lifecycle import Lifecycle
+from domain.sessions import Conversations
 
 
 def create_app(container: Container) -> ASGIApp:
@@ -31,7 +33,7 @@ def create_litestar(container: Container) -> Litestar:
     """The routes, and what they are given."""
     policy = container.http_policy()
     return Litestar(
-        route_handlers=[StreamController, CompletionController, OperationsController],
+        route_handlers=[StreamController, CompletionController, SessionController, OperationsController],
         dependencies=_dependencies(container),
         exception_handlers={
             WeirError: on_weir_error,
@@ -58,6 +60,9 @@ def _dependencies(container: Container) -> dict[str, Provide]:
     def lifecycle() -> Lifecycle:
         return container.lifecycle()
 
+    def conversations() -> Conversations:
+        return container.conversations()
+
     def policy() -> HttpPolicy:
         return container.http_policy()
 
@@ -67,7 +72,13 @@ def _dependencies(container: Container) -> dict[str, Provide]:
     def metrics() -> Metrics:
         return container.metrics()
 
-    named = {"lifecycle": lifecycle, "policy": policy, "health": health, "metrics": metrics}
+    named = {
+        "lifecycle": lifecycle,
+        "conversations": conversations,
+        "policy": policy,
+        "health": health,
+        "metrics": metrics,
+    }
     return {name: Provide(provide, sync_to_thread=False) for name, provide in named.items()}
 
 
@@ -78,10 +89,16 @@ def _lifespan(container: Container) -> Any:
         container.metrics()
         container.health()
         container.lifecycle()
+        shared = container.shared()
+        for part in shared:
+            part.start()
         try:
             yield
         finally:
             await container.leaders().close()
+            await container.conversations().close()
+            for part in shared:
+                await part.close()
             for provider in container.providers_by_name().values():
                 await provider.close()
 

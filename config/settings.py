@@ -10,12 +10,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from config.accepted import number, one_of, seconds, whole
+from config.accepted import REDIS_URL, milliseconds, number, one_of, seconds, whole
 from config.errors import ConfigurationError
 from config.variable import FILE, PREFIX, RATE, Source, one, several, variable
 from domain.breaker import BreakerPolicy
 from domain.failover import Deadlines, RetryPolicy
 from domain.limiting import Rate
+from domain.sessions import SessionBounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,10 @@ class Log:
 class Settings:
     """Everything the environment decides; `Settings()` is what an empty environment gives."""
 
+    redis_url: str = one(variable("REDIS_URL", "", REDIS_URL, "the Redis that instances share; empty: none"))
+    log_linger_s: float = one(
+        variable("LOG_LINGER_MS", "5", milliseconds(0, 1000), "what gathers chunks for Redis may add to each of them")
+    )
     catalogue: Path | None = one(variable("CATALOGUE", "", FILE, "the catalogue; empty: the shipped one"))
     limits: Limits = several(
         Limits,
@@ -80,6 +85,21 @@ class Settings:
         ),
         ttl_s=variable("CACHE_TTL_S", "3600", seconds(1, 31_536_000), "how long an answer is fresh"),
         scope=variable("CACHE_SCOPE", "shared", one_of("shared", "tenant", "user"), "who may be served whose answer"),
+    )
+    sessions: SessionBounds = several(
+        SessionBounds,
+        max_messages=variable(
+            "SESSION_MESSAGES", "100", whole("messages", 2, 10_000), "messages kept of one conversation; older turns go"
+        ),
+        max_bytes=variable(
+            "SESSION_BYTES",
+            "262144",
+            whole("bytes", 1024, 67_108_864),
+            "bytes kept of one conversation; older turns go",
+        ),
+        ttl_s=variable(
+            "SESSION_TTL_S", "86400", seconds(1, 31_536_000), "how long a conversation is kept after it was last used"
+        ),
     )
     heartbeat_s: float = one(
         variable("HEARTBEAT_S", "15", seconds(0.05, 3600), "silence after which a comment is sent")

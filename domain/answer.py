@@ -1,5 +1,6 @@
 """What one client is being sent."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
@@ -34,7 +35,8 @@ class CacheStatus(StrEnum):
 class Answer:
     """A generation as one client reads it, from `position` on, and the slot that this takes until `close`.
 
-    `age_s` is how old a stored answer is; `quota` what the caller has left, None when it has no limit.
+    `age_s` is how old a stored answer is; `quota` what the caller has left, None when it has no limit; `keeping` keeps
+    the answer in the client's conversation, if it is of one.
     """
 
     __slots__ = (
@@ -46,6 +48,7 @@ class Answer:
         "age_s",
         "cache",
         "generation",
+        "keeping",
         "position",
         "quota",
         "reader",
@@ -72,6 +75,7 @@ class Answer:
         self.quota = quota
         self.position = position
         self.age_s = age_s
+        self.keeping: asyncio.Task[None] | None = None
         self.reader = Reader(generation, position)
         self._slot = slot
         self._publish = publish
@@ -100,6 +104,11 @@ class Answer:
             self._publish(
                 FirstChunkServed(provider=self.generation.provider, cache=self.cache, seconds=self.duration_s)
             )
+
+    async def kept(self) -> None:
+        """The answer, which has ended, is in the client's conversation if it is of one and whole."""
+        if self.keeping is not None:
+            await asyncio.shield(self.keeping)
 
     @property
     def has_nothing_left(self) -> bool:

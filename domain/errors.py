@@ -5,6 +5,8 @@ WeirError                      carries a `code` of the public contract
 │   ├── InvalidRequest         the request cannot be right; `errors` says where
 │   ├── UnknownModel
 │   ├── UnknownStream
+│   ├── UnknownSession
+│   ├── SessionUnavailable     the conversation cannot be read now; come back in `retry_after_s`
 │   ├── Forbidden              the caller may not do this to that stream
 │   ├── RequestTooLarge
 │   ├── NotCached              only a stored answer was wanted
@@ -88,6 +90,25 @@ class UnknownStream(RequestRefused):
     """No stream of that id can be read: it never was, or is no longer kept."""
 
     code = "unknown_stream"
+
+
+class UnknownSession(RequestRefused):
+    """No conversation of that id is kept for this caller; whether for another is not told."""
+
+    code = "unknown_session"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"There is no session {session_id!r}, or it is no longer kept.")
+
+
+class SessionUnavailable(RequestRefused):
+    """Where conversations are kept cannot be reached now."""
+
+    code = "session_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("The conversation cannot be reached now; without it the answer would be to another question.")
+        self.retry_after_s = 1.0
 
 
 class Forbidden(RequestRefused):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from domain.chat import Chunk, Usage
+from domain.chat import Chunk, Turn, Usage
 from domain.errors import AnswerFailed
 
 RECORD_OVERHEAD_BYTES = 400
@@ -62,7 +62,10 @@ class StaleEpoch(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """The first record: who asked for what, when (Unix seconds), and who may read the answer."""
+    """The first record: who asked for what, when (Unix seconds), who may read the answer, and in which conversation.
+
+    `turn` is what was asked in it; who comes back to the stream on another instance has it kept there.
+    """
 
     generation_id: str
     fingerprint: str
@@ -72,6 +75,7 @@ class Opened:
     scope: str
     model: str
     is_shared: bool = True
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +129,7 @@ class Generation:
         self.state = State.UNDER_WAY
         self.epoch = 0
         self.records: list[Record] = [opened]
-        self.size_bytes = RECORD_OVERHEAD_BYTES
+        self.size_bytes = RECORD_OVERHEAD_BYTES + (2 * opened.turn.char_count if opened.turn else 0)
         self.reader_count = 0
         self.on_deserted: Callable[[], None] | None = None
         self._waiting: list[asyncio.Future[None]] = []

@@ -1,38 +1,46 @@
 """The life of a request in six stages: validation, cache lookup, rate limiting, selection, streaming, cleanup.
 
-1  validation     the model, a slot                                       400 404 429 503
+1  validation     the model, a slot, what was said before                 400 404 429 503
 2  cache lookup   2.1 this process, 2.2 the fleet, 2.3 under way now      504 if only a stored answer was wanted
 3  rate limiting  who would cause work spends a token                     429
 4  selection      the model's routes in order, open circuits left out     503
 5  streaming      the leader's task (domain/leading.py)
-6  cleanup        the leader seals and caches; the answer's `close` frees the slot
+6  cleanup        the leader seals and caches; the turn is kept; the answer's `close` frees the slot
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from domain.admission import Slot, Slots
 from domain.answer import Answer, CacheStatus
 from domain.caching import NO_DIRECTIVES, CacheDirectives
-from domain.chat import Caller, ChatRequest
+from domain.chat import Caller, ChatRequest, Turn
+from domain.continuation import can_continue, continued
 from domain.errors import FieldError, Forbidden, InvalidRequest, NotCached, UnknownModel, UnknownStream, WeirError
 from domain.events import CacheHit, CacheMiss, Coalesced, Publish, RequestAdmitted, RequestTurnedAway
 from domain.fingerprint import CacheScope, fingerprint, sharing_scope
 from domain.generation import Generation, Opened
 from domain.leading import Leaders, Task
-from domain.ports import CircuitBreakers, GenerationLog, RateLimiter, Recording, ResponseCache
+from domain.ports import CircuitBreakers, GenerationLog, Lease, RateLimiter, Recording, ResponseCache
 from domain.selection import Model, select_routes
+from domain.sessions import Conversations
 from domain.tracking import Trace, Tracker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A question, who asks it, and what it asks of the cache."""
+    """A question, who asks it, and what it asks of the cache.
+
+    `session_id` is the conversation that it goes on with; stage 1 makes it the `turn`, and puts what was said before
+    into the request.
+    """
 
     request: ChatRequest
     caller: Caller
     thread_id: str
     directives: CacheDirectives = NO_DIRECTIVES
+    session_id: str | None = None
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +50,9 @@ class Policy:
     models: Mapping[str, Model]
     ttl_s: float
     scope: CacheScope
+
+
+_STOPPED = "Its asker stopped the stream."
 
 
 class Lifecycle:
@@ -57,6 +68,7 @@ class Lifecycle:
         limiter: RateLimiter,
         breakers: CircuitBreakers,
         leaders: Leaders,
+        conversations: Conversations,
         tracker: Tracker,
         publish: Publish,
         new_id: Callable[[], str],
@@ -70,11 +82,14 @@ class Lifecycle:
         self._limiter = limiter
         self._breakers = breakers
         self._leaders = leaders
+        self._conversations = conversations
         self._tracker = tracker
         self._publish = publish
         self._new_id = new_id
         self._clock = clock
         self._unix_now = unix_now
+        log.took_over = self._resume
+        log.asked_to_stop = lambda stream_id: leaders.stop(stream_id, _STOPPED)
 
     async def ask(self, ask: Ask) -> Answer:
         """An answer that is stored, under way or begun; close it when the client is served or gone.
@@ -89,12 +104,16 @@ class Lifecycle:
         try:
             with trace.stage("1"):
                 model, slot = self._admit(ask)
+                if ask.session_id is not None:
+                    ask = await self._recall(ask, ask.session_id)
             answer = await self._answer(ask, model, slot, trace, began_s)
         except BaseException as refusal:
             if slot is not None:
                 slot.release()
             self._turned_away(ask, trace, refusal)
             raise
+        if ask.turn is not None:
+            await self._keep(ask.turn, answer)
         return answer
 
     async def join(self, stream_id: str, caller: Caller, thread_id: str | None, after: int | None) -> Answer:
@@ -116,7 +135,7 @@ class Lifecycle:
         cache = CacheStatus.MISS if opened.is_shared else CacheStatus.BYPASS
         if thread_id not in {None, opened.thread_id}:
             cache = CacheStatus.COALESCED
-        return Answer(
+        answer = Answer(
             generation=generation,
             cache=cache,
             thread_id=thread_id or opened.thread_id,
@@ -127,6 +146,9 @@ class Lifecycle:
             began_s=began_s,
             position=0 if after is None else after + 1,
         )
+        if opened.turn is not None and opened.user == caller.user:
+            await self._keep(opened.turn, answer)
+        return answer
 
     async def stop(self, stream_id: str, caller: Caller) -> None:
         """The stream has been stopped for all its readers, or had ended before.
@@ -138,7 +160,17 @@ class Lifecycle:
         generation = await self._readable(stream_id, caller)
         if generation.opened.user != caller.user:
             raise Forbidden("Only the one who asked for a stream can stop it.")
-        self._leaders.stop(stream_id, "Its asker stopped the stream.")
+        if generation.sealed is None and not self._leaders.stop(stream_id, _STOPPED):
+            await self._log.request_stop(stream_id)
+
+    def _resume(self, lease: Lease, request: ChatRequest) -> None:
+        """Go on with a generation whose leader is gone: the rest is asked for by the text so far."""
+        opened, records = lease.generation.opened, lease.generation.records
+        model = self._policy.models.get(opened.model)
+        routes = model.routes if model and can_continue(request, records) else ()
+        trace = self._tracker.begin(opened.thread_id)
+        rest = continued(request, records)
+        self._leaders.start(lease, Task(request=rest, routes=routes, trace=trace, is_kept=opened.is_shared))
 
     def _admit(self, ask: Ask) -> tuple[Model, Slot]:
         """Stage 1: the model is known and a slot is taken."""
@@ -149,6 +181,30 @@ class Lifecycle:
         slot = self._slots.take(ask.caller.user)
         self._publish(RequestAdmitted(thread_id=ask.thread_id, model=model.name))
         return model, slot
+
+    async def _recall(self, ask: Ask, session_id: str) -> Ask:
+        """What is asked, behind what was said before in the conversation."""
+        conversation = await self._conversations.open(session_id, ask.caller)
+        turn = Turn(
+            session_id=session_id,
+            birth_id=conversation.birth_id,
+            turn_id=self._new_id(),
+            place=conversation.turn_count,
+            messages=ask.request.messages,
+        )
+        messages = (*conversation.messages, *turn.messages)
+        return replace(ask, request=replace(ask.request, messages=messages), turn=turn)
+
+    async def _keep(self, turn: Turn, answer: Answer) -> None:
+        """Stage 6 of a turn: it is kept before a client is told that its answer is whole."""
+        answer.keeping = self._conversations.keep(turn, answer.generation)
+        if answer.generation.sealed is None:
+            return
+        try:
+            await answer.kept()
+        except BaseException:
+            answer.close()
+            raise
 
     async def _answer(self, ask: Ask, model: Model, slot: Slot, trace: Trace, began_s: float) -> Answer:
         """Stages 2 to 4, and the start of 5: an answer from the nearest place that has one."""
@@ -206,14 +262,21 @@ class Lifecycle:
             await self._limiter.spend(ask.caller)
         with trace.stage("4"):
             routes = select_routes(model, ask.request.provider, self._breakers.can_try)
-        claim = await self._log.claim(self._opened(ask, key, scope))
+        claim = await self._log.claim(self._opened(ask, key, scope), ask.request)
         if claim.lease is None:
             await self._limiter.refund(ask.caller)
             trace.close()
             return self._follow(ask, claim.generation), claim.generation
-        is_kept = not ask.directives.no_store
-        self._leaders.start(claim.lease, Task(request=ask.request, routes=routes, trace=trace, is_kept=is_kept))
-        return CacheStatus.MISS if claim.generation.opened.is_shared else CacheStatus.BYPASS, claim.generation
+        is_shared, directives = claim.generation.opened.is_shared, ask.directives
+        task = Task(
+            request=ask.request,
+            routes=routes,
+            trace=trace,
+            is_kept=not directives.no_store,
+            can_repeat=is_shared and directives.max_age_s is None and not directives.min_fresh_s,
+        )
+        self._leaders.start(claim.lease, task)
+        return CacheStatus.MISS if is_shared else CacheStatus.BYPASS, claim.generation
 
     def _opened(self, ask: Ask, key: str, scope: str) -> Opened:
         return Opened(
@@ -225,6 +288,7 @@ class Lifecycle:
             scope=scope,
             model=ask.request.model,
             is_shared=not (ask.directives.no_cache or ask.directives.no_store),
+            turn=ask.turn,
         )
 
     async def _readable(self, stream_id: str, caller: Caller) -> Generation:

@@ -1,11 +1,11 @@
 """What the domain needs from the outside world. Each contract is a test suite, named in its docstring."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from domain.chat import Caller, ChatRequest, Chunk
+from domain.chat import Caller, ChatRequest, Chunk, Message, Turn
 from domain.generation import Generation, Opened, Record
 from domain.limiting import Quota
 from domain.selection import Route
@@ -62,10 +62,16 @@ class GenerationLog(Protocol):
         """The shared generation that is answering this question now."""
         ...
 
-    async def claim(self, opened: Opened) -> Claim:
+    took_over: Callable[[Lease, ChatRequest], None]
+    """Called when this process has to go on with a generation whose leader is gone, and what it was asked."""
+
+    asked_to_stop: Callable[[str], object]
+    """Called when another process wants the generation of that id stopped, should this one lead it."""
+
+    async def claim(self, opened: Opened, request: ChatRequest) -> Claim:
         """Join the generation under way for the question of `opened`, or begin that generation and lead it.
 
-        One that is not shared is always begun.
+        One that is not shared is always begun. `request` is kept for whoever has to go on with it.
         """
         ...
 
@@ -75,6 +81,14 @@ class GenerationLog(Protocol):
         Raises:
             StaleEpoch: another leader has claimed the generation.
         """
+        ...
+
+    async def is_read_elsewhere(self, generation: Generation) -> bool:
+        """Whether a generation that is led here has readers in another process; if not, none there will join it."""
+        ...
+
+    async def request_stop(self, generation_id: str) -> None:
+        """Whoever leads that generation in another process has been asked to stop it."""
         ...
 
     async def find(self, generation_id: str) -> Generation | None:
@@ -99,6 +113,62 @@ class ResponseCache(Protocol):
 
     async def put(self, fingerprint: str, recording: Recording) -> None:
         """Keep the recording, in place of an earlier one; others may have to go for it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """What is kept under `session_id` until `expires_at_s` (Unix seconds), oldest message first.
+
+    `birth_id` tells it from those that had the id before and were forgotten; `turn_count` is how many turns it has had.
+    """
+
+    session_id: str
+    birth_id: str
+    turn_count: int
+    messages: tuple[Message, ...]
+    expires_at_s: float
+
+
+class SessionStore(Protocol):
+    """Conversations, each its owner's alone, bounded in messages, bytes and time since its last use.
+
+    Contract: tests/contracts/test_session_store.py.
+    """
+
+    async def open(self, session_id: str, owner: str) -> Conversation:
+        """The conversation, which begins if there is none; it has been used now.
+
+        Raises:
+            UnknownSession: it is somebody else's.
+            SessionUnavailable: nobody can tell now.
+        """
+        ...
+
+    async def read(self, session_id: str, owner: str) -> Conversation:
+        """The conversation, as it was left.
+
+        Raises:
+            UnknownSession: there is none, or it is somebody else's.
+            SessionUnavailable: nobody can tell now.
+        """
+        ...
+
+    async def append(self, turn: Turn) -> None:
+        """All messages of the turn are kept behind those of earlier turns, once; the oldest turns go, each whole.
+
+        Nothing is kept of a turn that is too large by itself, nor in a conversation that has been forgotten since, nor
+        behind so many turns that this one would have gone already.
+        """
+        ...
+
+    async def forget(self, session_id: str, owner: str) -> None:
+        """The conversation is gone.
+
+        Raises:
+            UnknownSession: there was none, or it is somebody else's.
+            SessionUnavailable: nobody can tell now.
+        """
         ...
 
 

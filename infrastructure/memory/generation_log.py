@@ -1,41 +1,31 @@
 """Generations in this process's memory: the log is a list, and telling readers is a future."""
 
-from collections import OrderedDict
 from collections.abc import Callable
 
+from domain.chat import ChatRequest
 from domain.generation import Generation, Opened, Record
 from domain.ports import Claim, Lease
+from infrastructure.memory.generations import Generations
 
 
 class MemoryGenerationLog:
-    """Keeps ended generations for `ttl_s` seconds, the latest `max_entries` and `max_bytes` of them.
+    """The log of a process that is alone: nobody reads, leads or stops anything elsewhere."""
 
-    One that is larger than all is not kept, and drives no other out.
-    """
-
-    def __init__(self, *, max_entries: int, max_bytes: int, ttl_s: float, clock: Callable[[], float]) -> None:
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
-        self._ttl_s = ttl_s
-        self._clock = clock
-        self._by_question: dict[str, Generation] = {}
-        self._under_way: dict[str, Generation] = {}
-        self._ended: OrderedDict[str, tuple[Generation, float]] = OrderedDict()
-        self._ended_bytes = 0
+    def __init__(self, generations: Generations) -> None:
+        self._generations = generations
+        self.took_over: Callable[[Lease, ChatRequest], None]
+        self.asked_to_stop: Callable[[str], object]
 
     async def under_way(self, fingerprint: str) -> Generation | None:
         """The shared generation that is answering this question now."""
-        return self._by_question.get(fingerprint)
+        return self._generations.answering(fingerprint)
 
-    async def claim(self, opened: Opened) -> Claim:
+    async def claim(self, opened: Opened, request: ChatRequest) -> Claim:  # noqa: ARG002  # nobody goes on with it
         """Join the generation under way for the question of `opened`, or begin that generation and lead it."""
-        running = self._by_question.get(opened.fingerprint) if opened.is_shared else None
+        running = self._generations.answering(opened.fingerprint) if opened.is_shared else None
         if running is not None:
             return Claim(running, None)
-        generation = Generation(opened)
-        self._under_way[opened.generation_id] = generation
-        if opened.is_shared:
-            self._by_question[opened.fingerprint] = generation
+        generation = self._generations.begin(opened)
         return Claim(generation, Lease(generation, generation.claim()))
 
     async def append(self, lease: Lease, record: Record) -> None:
@@ -44,38 +34,15 @@ class MemoryGenerationLog:
         Raises:
             StaleEpoch: another leader has claimed the generation.
         """
-        generation = lease.generation
-        generation.append(lease.epoch, record)
-        if generation.sealed is record:
-            self._end(generation)
+        self._generations.append(lease.generation, lease.epoch, record)
+
+    async def is_read_elsewhere(self, generation: Generation) -> bool:  # noqa: ARG002  # there is no elsewhere
+        """Nobody else can read it."""
+        return False
+
+    async def request_stop(self, generation_id: str) -> None:
+        """Nobody else can lead it."""
 
     async def find(self, generation_id: str) -> Generation | None:
         """The generation of that id, while it runs and for the time that ended ones are kept."""
-        running = self._under_way.get(generation_id)
-        if running is not None:
-            return running
-        self._drop_expired()
-        generation, _ = self._ended.get(generation_id, (None, 0.0))
-        return generation
-
-    def _end(self, generation: Generation) -> None:
-        opened = generation.opened
-        del self._under_way[opened.generation_id]
-        if opened.is_shared:
-            del self._by_question[opened.fingerprint]
-        if generation.size_bytes > self._max_bytes:
-            return
-        self._ended[opened.generation_id] = (generation, self._clock() + self._ttl_s)
-        self._ended_bytes += generation.size_bytes
-        self._drop_expired()
-        while len(self._ended) > self._max_entries or self._ended_bytes > self._max_bytes:
-            self._drop_oldest()
-
-    def _drop_expired(self) -> None:
-        now_s = self._clock()
-        while self._ended and next(iter(self._ended.values()))[1] <= now_s:
-            self._drop_oldest()
-
-    def _drop_oldest(self) -> None:
-        _, (generation, _) = self._ended.popitem(last=False)
-        self._ended_bytes -= generation.size_bytes
+        return self._generations.find(generation_id)

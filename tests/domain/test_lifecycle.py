@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from domain.answer import CacheStatus
-from domain.chat import Caller, Chunk, Usage
+from domain.chat import Caller, ChatRequest, Chunk, Usage
 from domain.errors import (
     AllProvidersDown,
     AtCapacity,
@@ -385,8 +385,8 @@ class LateLog:
     async def under_way(self, _):
         return None
 
-    async def claim(self, opened: Opened):
-        self.claims.append(await self._log.claim(opened))
+    async def claim(self, opened: Opened, request: ChatRequest):
+        self.claims.append(await self._log.claim(opened, request))
         return self.claims[-1]
 
 
@@ -637,7 +637,7 @@ def test_every_refusal_has_a_code_of_its_own():
     """Clients tell them apart by it."""
     leaves = [kind for kind in descendants(WeirError) if not kind.__subclasses__() and "code" in vars(kind)]
 
-    assert len({leaf.code for leaf in leaves}) == len(leaves) == 15
+    assert len({leaf.code for leaf in leaves}) == len(leaves) == 17
 
 
 def descendants(kind):
