@@ -63,10 +63,6 @@ _STAMPS: list[Any] = [
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-def _for_people() -> Any:
-    return structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
-
-
 def _json_line(logger: Any, level: str, line: MutableMapping[str, Any]) -> bytes:
     """The line as JSON: what the console's processors do, in one step, for what is written once a request."""
     line["level"] = level
