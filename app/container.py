@@ -22,8 +22,15 @@ from domain.ports import Provider
 from domain.tracking import Tracker
 from infrastructure.memory.circuit_breakers import PurgatoryCircuitBreakers
 from infrastructure.memory.generation_log import MemoryGenerationLog
+from infrastructure.memory.generations import Generations
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
+from infrastructure.redis.client import RedisClient
+from infrastructure.redis.connection import connect as connect_redis
+from infrastructure.redis.generation_log import RedisGenerationLog
+from infrastructure.redis.liveness import Liveness
+from infrastructure.redis.response_cache import RedisResponseCache
+from infrastructure.redis.subscriptions import Subscriptions
 from infrastructure.retry_delays import full_jitter_delays
 from infrastructure.telemetry.health import Health
 from infrastructure.telemetry.log import EventLog, make_log
@@ -52,6 +59,16 @@ def _adapter(kind: Kind) -> Callable[[str, str, float], Provider]:
 def _rates(settings: Settings) -> dict[str, Rate]:
     rate = settings.limits.rate_anonymous
     return {} if rate is None else {"anonymous": rate}
+
+
+def _store(redis_url: str) -> str:
+    """Where instances meet."""
+    return "redis" if redis_url else "memory"
+
+
+def _lease_s(total_s: float) -> float:
+    """A lease outlives the longest answer; whether its leader lives is said otherwise."""
+    return total_s + 60.0
 
 
 class Container(containers.DeclarativeContainer):
@@ -93,12 +110,59 @@ class Container(containers.DeclarativeContainer):
         ttl_s=settings.provided.cache.ttl_s,
         unix_now=unix_now,
     )
-    generation_log = providers.Singleton(
-        MemoryGenerationLog,
+    generations = providers.Singleton(
+        Generations,
         max_entries=settings.provided.cache.l1_entries,
         max_bytes=settings.provided.cache.l1_bytes,
         ttl_s=settings.provided.cache.ttl_s,
         clock=clock,
+    )
+    store = providers.Callable(_store, settings.provided.redis_url)
+
+    instance_id = providers.Singleton(lambda: str(ULID()))
+    redis = providers.Singleton(connect_redis, settings.provided.redis_url)
+    redis_client = providers.Singleton(
+        RedisClient, redis.provided.commands, linger_s=settings.provided.log_linger_s, publish=publish
+    )
+    subscriptions = providers.Singleton(Subscriptions, redis.provided.subscribe, publish)
+    redis_cache = providers.Singleton(
+        RedisResponseCache,
+        client=redis_client,
+        ttl_s=settings.provided.cache.ttl_s,
+        publish=publish,
+        unix_now=unix_now,
+    )
+
+    generation_log = providers.Selector(
+        store,
+        memory=providers.Singleton(MemoryGenerationLog, generations),
+        redis=providers.Singleton(
+            RedisGenerationLog,
+            client=redis_client,
+            subscriptions=subscriptions,
+            generations=generations,
+            instance_id=instance_id,
+            lease_s=providers.Callable(_lease_s, settings.provided.deadlines.total_s),
+            keep_s=settings.provided.cache.ttl_s,
+            publish=publish,
+        ),
+    )
+    liveness = providers.Singleton(
+        Liveness, client=redis_client, log=generation_log, instance_id=instance_id, publish=publish
+    )
+    caches = providers.Selector(
+        store, memory=providers.List(memory_cache), redis=providers.List(memory_cache, redis_cache)
+    )
+    tiers = providers.Selector(
+        store,
+        memory=providers.List(providers.List(providers.Object(CacheStatus.L1), memory_cache)),
+        redis=providers.List(
+            providers.List(providers.Object(CacheStatus.L1), memory_cache),
+            providers.List(providers.Object(CacheStatus.L2), redis_cache),
+        ),
+    )
+    shared = providers.Selector(
+        store, memory=providers.List(), redis=providers.List(subscriptions, liveness, redis_client)
     )
     failover = providers.Singleton(
         Failover,
@@ -115,7 +179,7 @@ class Container(containers.DeclarativeContainer):
         Leaders,
         log=generation_log,
         failover=failover,
-        caches=providers.List(memory_cache),
+        caches=caches,
         publish=publish,
         clock=clock,
         unix_now=unix_now,
@@ -133,7 +197,7 @@ class Container(containers.DeclarativeContainer):
             scope=providers.Factory(CacheScope, settings.provided.cache.scope),
         ),
         slots=slots,
-        tiers=providers.List(providers.List(providers.Object(CacheStatus.L1), memory_cache)),
+        tiers=tiers,
         log=generation_log,
         limiter=limiter,
         breakers=breakers,

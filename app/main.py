@@ -89,10 +89,15 @@ def _lifespan(container: Container) -> Any:
         container.metrics()
         container.health()
         container.lifecycle()
+        shared = container.shared()
+        for part in shared:
+            part.start()
         try:
             yield
         finally:
             await container.leaders().close()
+            for part in shared:
+                await part.close()
             for provider in container.providers_by_name().values():
                 await provider.close()
 

@@ -59,6 +59,14 @@ def seconds(minimum: float, maximum: float) -> Accepted[float]:
     return number(minimum, maximum, " of seconds")
 
 
+def milliseconds(minimum: float, maximum: float) -> Accepted[float]:
+    """Read as seconds."""
+    read = within(float, minimum, maximum)
+    return Accepted(
+        sentence=f"a number of milliseconds from {minimum} to {maximum}", read=lambda value: read(value) / 1000
+    )
+
+
 def whole(unit: str, minimum: int, maximum: int) -> Accepted[int]:
     read = within(int, minimum, maximum)
     return Accepted(
@@ -105,3 +113,33 @@ def _header_value(value: str) -> str:
 
 URL = Accepted(sentence="an http:// or https:// address without user, query or fragment", read=_url, show=_url_as_given)
 API_KEY = Accepted(sentence="a key of printable ASCII characters without blanks", read=_header_value, show=hidden)
+
+
+_REDIS_SCHEMES = {"redis", "rediss", "redis+sentinel", "redis+cluster"}
+
+
+def _redis_url(text: str) -> str:
+    """Return the address as it was given; empty for none.
+
+    Raises:
+        ValueError: another scheme, no host, a wrong port or database, or a sentinel address without its service.
+    """
+    if not text:
+        return ""
+    parts = urlsplit(text)
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    path = parts.path.strip("/").split("/")
+    if parts.scheme not in _REDIS_SCHEMES or not all(re.fullmatch(r"[^:\s]+(:\d{1,5})?", host) for host in hosts):
+        raise ValueError("not the address of a Redis")
+    if parts.scheme == "redis+sentinel" and not path[0]:
+        raise ValueError("no service")
+    if (db := path[-1]) and parts.scheme != "redis+sentinel" and not db.isdigit():
+        raise ValueError("no number of a database")
+    return text
+
+
+REDIS_URL = Accepted(
+    sentence="redis://, rediss:// or redis+cluster://HOST[:PORT], or redis+sentinel://HOST[:PORT],…/SERVICE",
+    read=_redis_url,
+    show=_url_as_given,
+)

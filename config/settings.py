@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from config.accepted import number, one_of, seconds, whole
+from config.accepted import REDIS_URL, milliseconds, number, one_of, seconds, whole
 from config.errors import ConfigurationError
 from config.variable import FILE, PREFIX, RATE, Source, one, several, variable
 from domain.breaker import BreakerPolicy
@@ -51,6 +51,10 @@ class Log:
 class Settings:
     """Everything the environment decides; `Settings()` is what an empty environment gives."""
 
+    redis_url: str = one(variable("REDIS_URL", "", REDIS_URL, "the Redis that instances share; empty: none"))
+    log_linger_s: float = one(
+        variable("LOG_LINGER_MS", "5", milliseconds(0, 1000), "what gathers chunks for Redis may add to each of them")
+    )
     catalogue: Path | None = one(variable("CATALOGUE", "", FILE, "the catalogue; empty: the shipped one"))
     limits: Limits = several(
         Limits,

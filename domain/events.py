@@ -139,6 +139,30 @@ class StageTimed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFailed:
+    """A shared store (Redis) has not done what `operation` names."""
+
+    operation: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryUnreadable:
+    """What a store has under `fingerprint` is not an answer that this version can read."""
+
+    fingerprint: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentChanged:
+    """What depends on `component` (redis) is degraded from now on, or whole again."""
+
+    component: str
+    is_degraded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DefectFound:
     """Something happened that cannot: a defect of ours, under the thread id that finds it."""
 

@@ -32,7 +32,7 @@ from domain.errors import (
     UpstreamTimeout,
 )
 from domain.events import AttemptEnded, FailedOver, Publish
-from domain.generation import ProviderChange, Record, Sealed, State
+from domain.generation import Generation, ProviderChange, Record, Sealed, State
 from domain.ports import CircuitBreakers, Permit, Provider
 from domain.selection import Route
 
@@ -81,11 +81,13 @@ class Progress:
 
     thread_id: str
     clock: Callable[[], float]
+    lost_provider: str = ""
     began_s: float = field(init=False)
     route: Route | None = None
     attempts: list[Attempt] = field(default_factory=list)
     only_timeouts: bool = True
     chunk_count: int = 0
+    resumed_count: int = 0
     finished: set[int] = field(default_factory=set)
     first_chunk_s: float | None = None
     usage: Usage | None = None
@@ -95,8 +97,21 @@ class Progress:
     def __post_init__(self) -> None:
         self.began_s = self.clock()
 
-    def came(self, chunk: Chunk) -> bool:
-        """Count `chunk`, which is part of the answer; whether it is the first."""
+    def resume(self, generation: Generation) -> None:
+        """Count what an earlier leader has written, and remember whom it was asking when it was lost."""
+        self.lost_provider = generation.provider
+        for record in generation.records:
+            if isinstance(record, Chunk):
+                self.came(record)
+        self.resumed_count = self.chunk_count
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether this leader has written a chunk."""
+        return self.chunk_count > self.resumed_count
+
+    def came(self, chunk: Chunk) -> None:
+        """Count `chunk`, which is part of the answer."""
         self.chunk_count += 1
         if chunk.content:
             self.finished.discard(chunk.index)
@@ -104,10 +119,8 @@ class Progress:
             self.finished.add(chunk.index)
             if self.finish_reason is None or self.finish_reason in WHOLE_REASONS:
                 self.finish_reason = chunk.finish_reason
-        if self.first_chunk_s is not None:
-            return False
-        self.first_chunk_s = self.clock()
-        return True
+        if self.first_chunk_s is None:
+            self.first_chunk_s = self.clock()
 
     def sealed(self, state: State, failure: AnswerFailed | None = None) -> Sealed:
         """The record that ends the generation in `state`."""
@@ -185,7 +198,7 @@ class Failover:
             try:
                 await self._try_route(request, route, progress, write)
             except (ProviderError, CircuitOpen) as failure:
-                if progress.chunk_count:
+                if progress.has_begun:
                     raise _interrupted(route, progress) from failure
             else:
                 return
@@ -194,6 +207,8 @@ class Failover:
     def _turn_to(self, route: Route, progress: Progress) -> ProviderChange:
         """Make `route` the one that is asked from here on."""
         left, progress.route = progress.route, route
+        if left is None and progress.lost_provider:
+            return _change("continued", progress.lost_provider, route, "the instance that asked it was lost")
         if left is None:
             return ProviderChange(status="selected", provider=route.provider, model=route.model)
         self._publish(
@@ -202,7 +217,7 @@ class Failover:
             )
         )
         reason = progress.attempts[-1].reason
-        return _change("failover", left, route, reason)
+        return _change("failover", left.provider, route, reason)
 
     async def _try_route(self, request: ChatRequest, route: Route, progress: Progress, write: Write) -> None:
         """The answer has come from `route`, at its first attempt or a later one."""
@@ -216,9 +231,9 @@ class Failover:
                 raise RequestRejected(failure.reason, tuple(progress.attempts), failure.status) from failure
             except ProviderError as failure:
                 delay_s = self._wait_before_retry(failure, next(delays))
-                if progress.chunk_count or not attempts_left or delay_s is None:
+                if progress.has_begun or not attempts_left or delay_s is None:
                     raise
-                await write(_change("retrying", route, route, failure.reason))
+                await write(_change("retrying", route.provider, route, failure.reason))
                 await self._sleep(delay_s)
 
     def _wait_before_retry(self, failure: ProviderError, backoff_s: float) -> float | None:
@@ -278,8 +293,9 @@ class Failover:
                         progress.usage = chunk.usage or progress.usage
                         if not chunk.is_answer:
                             continue
-                        if progress.came(chunk):
+                        if not progress.has_begun:
                             permit.success()
+                        progress.came(chunk)
                         limit.reschedule(loop.time() + stall_s)
                         await write(chunk)
         except TimeoutError:
@@ -287,13 +303,13 @@ class Failover:
                 raise ProviderTimeout(self._too_late(progress)) from None
 
     def _too_late(self, progress: Progress) -> str:
-        if progress.chunk_count:
+        if progress.has_begun:
             return f"sent nothing for {self._deadlines.stall_s:g} s"
         return f"sent no first token within {self._deadlines.first_token_s:g} s"
 
 
-def _change(status: str, left: Route, to: Route, reason: str) -> ProviderChange:
-    return ProviderChange(status=status, provider=to.provider, model=to.model, previous=left.provider, reason=reason)
+def _change(status: str, left: str, to: Route, reason: str) -> ProviderChange:
+    return ProviderChange(status=status, provider=to.provider, model=to.model, previous=left, reason=reason)
 
 
 def _interrupted(route: Route, progress: Progress) -> StreamInterrupted:

@@ -8,7 +8,7 @@ from domain.chat import WHOLE_REASONS, ChatRequest
 from domain.errors import AnswerFailed, Cancelled, Internal
 from domain.events import DefectFound, GenerationSealed, Publish
 from domain.failover import Failover, Progress
-from domain.generation import Generation, Record, Sealed, State
+from domain.generation import Generation, Record, Sealed, StaleEpoch, State
 from domain.ports import GenerationLog, Lease, Recording, ResponseCache
 from domain.selection import Route
 from domain.tracking import Trace
@@ -16,11 +16,15 @@ from domain.tracking import Trace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a leader has to produce, and where its time is noted."""
+    """What a leader has to produce, and where its time is noted.
+
+    `can_repeat`: an answer will do that was stored after its asker had looked, and before the claim.
+    """
 
     request: ChatRequest
     routes: Sequence[Route]
     trace: Trace
+    can_repeat: bool = False
 
 
 class Leaders:
@@ -49,9 +53,10 @@ class Leaders:
         self._grace_s = grace_s
         self._running: dict[str, tuple[Generation, asyncio.Task[None]]] = {}
         self._graces: dict[str, asyncio.TimerHandle] = {}
+        self._looking: set[asyncio.Task[None]] = set()
 
     def start(self, lease: Lease, task: Task) -> None:
-        """The generation is being produced, in a task of its own."""
+        """The generation is being produced, in a task of its own, from where an earlier leader left it."""
         generation = lease.generation
         generation_id = generation.opened.generation_id
         running = asyncio.get_running_loop().create_task(self._lead(lease, task), name=f"leader-{generation_id}")
@@ -82,14 +87,23 @@ class Leaders:
 
     def _begin_grace(self, generation: Generation) -> None:
         """Stop the generation after the grace period, counted from now, unless somebody reads it by then."""
-        generation_id = generation.opened.generation_id
+        generation_id, loop = generation.opened.generation_id, asyncio.get_running_loop()
 
         def look() -> None:
             if not generation.reader_count:
-                self.stop(generation_id, "Nobody was reading it any more.")
+                looking = loop.create_task(self._stop_if_deserted(generation))
+                self._looking.add(looking)
+                looking.add_done_callback(self._looking.discard)
 
         self._end_grace(generation_id)
-        self._graces[generation_id] = asyncio.get_running_loop().call_later(self._grace_s, look)
+        self._graces[generation_id] = loop.call_later(self._grace_s, look)
+
+    async def _stop_if_deserted(self, generation: Generation) -> None:
+        """Stop the generation unless it is read on another instance; then look again after another grace period."""
+        if await self._log.is_read_elsewhere(generation) or generation.reader_count:
+            self._begin_grace(generation)
+        else:
+            self.stop(generation.opened.generation_id, "Nobody was reading it any more.")
 
     def _end_grace(self, generation_id: str) -> None:
         grace = self._graces.pop(generation_id, None)
@@ -97,24 +111,52 @@ class Leaders:
             grace.cancel()
 
     def _forget(self, generation: Generation, ended: asyncio.Task[None]) -> None:
-        """Whoever reads the ended generation from now on concerns nobody here; a defect that ended it is told."""
+        """Whoever reads the ended generation from now on concerns nobody here, unless it is led here again.
+
+        A defect that ended it is told.
+        """
         defect = None if ended.cancelled() else ended.exception()
         if defect is not None:
             self._publish(DefectFound(thread_id=generation.opened.thread_id, error=defect))
-        generation.on_deserted = None
         generation_id = generation.opened.generation_id
+        if self._running[generation_id] != (generation, ended):
+            return
+        generation.on_deserted = None
         del self._running[generation_id]
         self._end_grace(generation_id)
 
     async def _lead(self, lease: Lease, task: Task) -> None:
-        progress = Progress(thread_id=task.trace.thread_id, clock=self._clock)
         try:
-            sealed = await self._produce(lease, task, progress)
+            await self._answer(lease, task)
+        except StaleEpoch:
+            pass
+        finally:
+            task.trace.close()
+
+    async def _answer(self, lease: Lease, task: Task) -> None:
+        progress = Progress(thread_id=task.trace.thread_id, clock=self._clock)
+        progress.resume(lease.generation)
+        try:
+            repeated = await self._repeat(lease) if task.can_repeat else None
+            sealed = repeated or await self._produce(lease, task, progress)
         except asyncio.CancelledError as stop:
             why = str(stop) or "The stream was stopped."
             await self._seal(lease, task, progress.sealed(State.CANCELLED, Cancelled(why)))
             raise stop.with_traceback(None) from None  # its frames and the task would hold each other
-        await self._seal(lease, task, sealed)
+        if repeated:
+            await self._log.append(lease, repeated)
+        else:
+            await self._seal(lease, task, sealed)
+
+    async def _repeat(self, lease: Lease) -> Sealed | None:
+        """Write what is stored, if anything is, but for its end, which is returned."""
+        for cache in self._caches:
+            stored = await cache.get(lease.generation.opened.fingerprint)
+            if stored is not None:
+                for record in stored.generation.records[1:-1]:
+                    await self._log.append(lease, record)
+                return stored.generation.sealed
+        return None
 
     async def _produce(self, lease: Lease, task: Task, progress: Progress) -> Sealed:
         """Stage 5: write the answer to the log."""
@@ -124,7 +166,10 @@ class Leaders:
 
         try:
             with task.trace.stage("5"):
-                await self._failover.answer(task.request, task.routes, progress, write)
+                if len(progress.finished) < task.request.choice_count:
+                    await self._failover.answer(task.request, task.routes, progress, write)
+        except StaleEpoch:
+            raise
         except AnswerFailed as answer_failed:
             return progress.sealed(State.FAILED, _without_frames(answer_failed))
         except Exception as defect:  # noqa: BLE001  # whatever it is, the readers must hear that the answer ended
@@ -144,7 +189,6 @@ class Leaders:
                 thread_id=task.trace.thread_id, generation_id=generation.opened.generation_id, sealed=sealed
             )
         )
-        task.trace.close()
 
     async def _keep(self, generation: Generation) -> None:
         recording = Recording(generation, self._unix_now())

@@ -16,6 +16,7 @@ from domain.admission import Slot, Slots
 from domain.answer import Answer, CacheStatus
 from domain.caching import NO_DIRECTIVES, CacheDirectives
 from domain.chat import Caller, ChatRequest
+from domain.continuation import can_continue, continued
 from domain.errors import (
     AllProvidersDown,
     FieldError,
@@ -31,8 +32,8 @@ from domain.events import CacheHit, CacheMiss, Coalesced, Publish, RequestAdmitt
 from domain.fingerprint import CacheScope, fingerprint, sharing_scope
 from domain.generation import Generation, Opened
 from domain.leading import Leaders, Task
-from domain.ports import CircuitBreakers, GenerationLog, RateLimiter, ResponseCache
-from domain.selection import Model, select_routes
+from domain.ports import CircuitBreakers, GenerationLog, Lease, RateLimiter, ResponseCache
+from domain.selection import Model, Route, select_routes
 from domain.tracking import Trace, Tracker
 
 
@@ -62,6 +63,9 @@ class _Source:
     generation: Generation
     cache: CacheStatus
     age_s: float | None = None
+
+
+_STOPPED = "Its asker stopped the stream."
 
 
 class Lifecycle:
@@ -95,6 +99,8 @@ class Lifecycle:
         self._new_id = new_id
         self._clock = clock
         self._unix_now = unix_now
+        log.took_over = self._resume
+        log.asked_to_stop = lambda stream_id: leaders.stop(stream_id, _STOPPED)
 
     async def ask(self, ask: Ask) -> Answer:
         """An answer that is stored, under way or begun; close it when the client is served or gone.
@@ -166,7 +172,17 @@ class Lifecycle:
         generation = await self._readable(stream_id, caller)
         if generation.opened.user != caller.user:
             raise Forbidden("Only the one who asked for a stream can stop it.")
-        self._leaders.stop(stream_id, "Its asker stopped the stream.")
+        if generation.sealed is None and not self._leaders.stop(stream_id, _STOPPED):
+            await self._log.request_stop(stream_id)
+
+    def _resume(self, lease: Lease, request: ChatRequest) -> None:
+        """Go on with a generation whose leader is gone: the rest is asked for by the text so far."""
+        opened, records = lease.generation.opened, lease.generation.records
+        model = self._policy.models.get(opened.model)
+        routes = model.routes if model and can_continue(request, records) else ()
+        trace = self._tracker.begin(opened.thread_id)
+        rest = continued(request, records)
+        self._leaders.start(lease, Task(request=rest, routes=routes, trace=trace))
 
     def _admit(self, ask: Ask) -> tuple[Model, Slot]:
         """Stage 1: the model is known and a slot is taken."""
@@ -243,12 +259,17 @@ class Lifecycle:
         except AllProvidersDown:
             await self._limiter.refund(ask.caller)
             raise
-        claim = await self._log.claim(self._opened(ask, key, scope))
+        claim = await self._log.claim(self._opened(ask, key, scope), ask.request)
         if claim.lease is None:
             await self._limiter.refund(ask.caller)
             return self._follow(ask, claim.generation)
-        self._leaders.start(claim.lease, Task(request=ask.request, routes=routes, trace=trace))
+        self._leaders.start(claim.lease, self._task(ask, routes, trace, claim.generation.opened))
         return _Source(generation=claim.generation, cache=_led(claim.generation))
+
+    def _task(self, ask: Ask, routes: Sequence[Route], trace: Trace, opened: Opened) -> Task:
+        directives = ask.directives
+        can_repeat = opened.is_shared and directives.max_age_s is None and not directives.min_fresh_s
+        return Task(request=ask.request, routes=routes, trace=trace, can_repeat=can_repeat)
 
     def _opened(self, ask: Ask, key: str, scope: str) -> Opened:
         return Opened(

@@ -4,7 +4,7 @@ The suites of Provider and CircuitBreakers run on the real adapters and on the f
 ResponseCache and RateLimiter have one adapter so far, in memory: it is its own fake, and their suites run on it alone.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -66,10 +66,16 @@ class GenerationLog(Protocol):
         """The shared generation that is answering this question now."""
         ...
 
-    async def claim(self, opened: Opened) -> Claim:
+    took_over: Callable[[Lease, ChatRequest], None]
+    """Called when this process has to go on with a generation whose leader is gone, and what it was asked."""
+
+    asked_to_stop: Callable[[str], object]
+    """Called when another process wants the generation of that id stopped, should this one lead it."""
+
+    async def claim(self, opened: Opened, request: ChatRequest) -> Claim:
         """Join the generation under way for the question of `opened`, or begin that generation and lead it.
 
-        One that is not shared is always begun.
+        One that is not shared is always begun. `request` is kept for whoever has to go on with it.
         """
         ...
 
@@ -79,6 +85,14 @@ class GenerationLog(Protocol):
         Raises:
             StaleEpoch: another leader has claimed the generation.
         """
+        ...
+
+    async def is_read_elsewhere(self, generation: Generation) -> bool:
+        """Whether a generation that is led here has readers in another process; if not, none there will join it."""
+        ...
+
+    async def request_stop(self, generation_id: str) -> None:
+        """Whoever leads that generation in another process has been asked to stop it."""
         ...
 
     async def find(self, generation_id: str) -> Generation | None:

@@ -1,5 +1,6 @@
 import pytest
 
+from tests.redis_servers import RedisServer
 from tests.serving import serving
 from tests.simulation import Simulation
 
@@ -29,3 +30,18 @@ def service(simulation):
     """The service with `tests.serving.SETTINGS`, one process for all tests; its end is part of the test."""
     with serving(simulation) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def redis_session():
+    """One Redis for all tests that do not end it."""
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis_server(redis_session):
+    """That Redis, empty."""
+    redis_session.flush()
+    return redis_session

@@ -33,6 +33,7 @@ class Ask:
     Attributes:
         model: the requested name, behaviour and all.
         question: text of the last user message.
+        prefix: what the answer has already; only the rest is said. Empty unless the conversation ends with it.
         json_schema: the answer must be JSON of this schema; `{}` is any object.
         is_thinking: the model thinks aloud before it answers.
     """
@@ -40,6 +41,7 @@ class Ask:
     model: str
     question: str
     prompt_tokens: int
+    prefix: str = ""
     stream: bool = False
     include_usage: bool = False
     obfuscate: bool = False
@@ -101,7 +103,8 @@ def _filtered(ask: Ask, behaviour: Behaviour) -> Answer:
 
 
 def _said(ask: Ask, behaviour: Behaviour) -> Answer:
-    thoughts = answer_tokens("thoughts on " + ask.question, behaviour.tokens // 2) if ask.is_thinking else ()
+    is_thinking = ask.is_thinking and not ask.prefix
+    thoughts = answer_tokens("thoughts on " + ask.question, behaviour.tokens // 2) if is_thinking else ()
     choices = tuple(_text(ask, behaviour, index) for index in range(ask.choices))
     room = ask.max_tokens
     if room is None or len(thoughts) + max(map(len, choices)) <= room:
@@ -111,6 +114,13 @@ def _said(ask: Ask, behaviour: Behaviour) -> Answer:
 
 
 def _text(ask: Ask, behaviour: Behaviour, index: int) -> tuple[str, ...]:
+    """Return the tokens of one choice that the prefix does not have; all of them when it is no beginning of ours."""
+    words = _whole_text(ask, behaviour, index)
+    text = "".join(words) if ask.prefix else ""
+    return split_tokens(text.removeprefix(ask.prefix)) if text.startswith(ask.prefix) and text else words
+
+
+def _whole_text(ask: Ask, behaviour: Behaviour, index: int) -> tuple[str, ...]:
     """Return the tokens of one choice; the first is the same everywhere, the others differ from it."""
     if behaviour.text is not None:
         return split_tokens(behaviour.text)

@@ -79,6 +79,7 @@ def asked(model: str, verb: str, body: Json) -> Ask:
         model=model,
         question=next((content.text for content in reversed(contents) if content.role != "model" and content.text), ""),
         prompt_tokens=max(1, sum(len(content.text.split()) for content in (*contents, read.system_instruction))),
+        prefix=contents[-1].text if contents[-1].role == "model" else "",
         stream=verb == "streamGenerateContent",
         max_tokens=config.max_output_tokens,
         tool=None if contents[-1].is_tool_result else _tool(read),

@@ -81,6 +81,7 @@ def asked(body: Json) -> Ask:
         model=read.model,
         question=next((message.text for message in reversed(messages) if message.role == "user"), ""),
         prompt_tokens=max(1, sum(len(message.text.split()) for message in messages)),
+        prefix=messages[-1].text if messages[-1].role == "assistant" else "",
         stream=bool(read.stream),
         include_usage=options.include_usage,
         obfuscate=options.include_obfuscation,

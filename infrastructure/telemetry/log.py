@@ -14,7 +14,9 @@ from domain.events import (
     CacheHit,
     CircuitChanged,
     Coalesced,
+    ComponentChanged,
     DefectFound,
+    EntryUnreadable,
     Events,
     ExchangeEnded,
     FailedOver,
@@ -88,6 +90,8 @@ class EventLog:
             ExchangeEnded: self._exchange,
             StageTimed: self._stage,
             DefectFound: self._defect,
+            ComponentChanged: self._component,
+            EntryUnreadable: self._unreadable,
         }
         for kind, listener in listeners.items():
             events.subscribe(kind, listener)
@@ -172,6 +176,13 @@ class EventLog:
             duration_ms=round(event.duration_s * 1000, 3),
             error_type=event.error_type,
         )
+
+    def _component(self, event: ComponentChanged) -> None:
+        said = "degraded" if event.is_degraded else "whole again"
+        self._log.warning(said, component=event.component)
+
+    def _unreadable(self, event: EntryUnreadable) -> None:
+        self._log.warning("unreadable entry", stage="2.2", error_type=type(event.error).__name__)
 
     def _defect(self, event: DefectFound) -> None:
         self._log.error(

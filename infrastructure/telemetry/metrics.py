@@ -16,6 +16,8 @@ from domain.events import (
     CacheMiss,
     CircuitChanged,
     Coalesced,
+    ComponentChanged,
+    EntryUnreadable,
     Events,
     ExchangeEnded,
     FailedOver,
@@ -24,6 +26,7 @@ from domain.events import (
     RateChecked,
     RequestTurnedAway,
     StageTimed,
+    StoreFailed,
 )
 
 _CIRCUIT_LEVELS = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
@@ -48,6 +51,7 @@ class PrometheusMetrics:
         self._count_limits(events)
         self._count_providers(events, providers)
         self._count_usage(events)
+        self._count_stores(events)
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -131,6 +135,15 @@ class PrometheusMetrics:
                 cost(provider).inc(event.sealed.cost_usd or 0.0)
 
         events.subscribe(GenerationSealed, sealed)
+
+    def _count_stores(self, events: Events) -> None:
+        errors = self._counters("sse_redis_errors_total", "What Redis has not done", "operation")
+        degraded = self._gauges("sse_degraded", "1 while the component cannot be used", "component")
+        unreadable = self._counter("sse_cache_unreadable_total", "Stored answers that could not be read")
+        degraded("redis").set(0)
+        events.subscribe(StoreFailed, lambda event: errors(event.operation).inc())
+        events.subscribe(EntryUnreadable, lambda _: unreadable.inc())
+        events.subscribe(ComponentChanged, lambda event: degraded(event.component).set(event.is_degraded))
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(name, text, registry=self._registry)

@@ -18,6 +18,7 @@ from domain.limiting import Rate
 from domain.selection import Model, Route
 from domain.tracking import Tracker
 from infrastructure.memory.generation_log import MemoryGenerationLog
+from infrastructure.memory.generations import Generations
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
 from tests.fakes import FakeCircuitBreakers, RememberedEvents, ScriptedProvider
@@ -48,7 +49,7 @@ class Service:
         memory = {"max_entries": 100, "max_bytes": 10**6, "ttl_s": TTL_S}
         self.l1 = MemoryResponseCache(**memory, unix_now=clock)
         self.l2 = MemoryResponseCache(**memory, unix_now=clock)
-        self.log = MemoryGenerationLog(**memory, clock=clock)
+        self.log = MemoryGenerationLog(Generations(**memory, clock=clock))
         self.limiter = MemoryRateLimiter(rates={"standard": rate} if rate else {}, publish=publish, clock=clock)
         self.slots = Slots(limit=LIMIT, limit_per_user=limit_per_user)
         self.leaders = Leaders(

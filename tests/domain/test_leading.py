@@ -121,7 +121,8 @@ async def test_a_generation_that_nobody_ever_read_is_stopped_too():
     """As when its asker's request failed after the claim."""
     service = Service(endless())
     claim = await service.log.claim(
-        Opened(generation_id="g", fingerprint="f", created_at_s=0.0, thread_id="t", user="u", scope="", model="m")
+        Opened(generation_id="g", fingerprint="f", created_at_s=0.0, thread_id="t", user="u", scope="", model="m"),
+        QUESTION,
     )
     trace = Tracker(0.0, service.events.publish, service.loop.time).begin("t")
     routes = service.lifecycle._policy.models["m"].routes
@@ -323,8 +324,8 @@ def test_progress_counts_from_its_making():
     """One clock for the beginning, the first chunk and the end."""
     times_s = iter([1.0, 3.0, 7.0])
     progress = Progress(thread_id="t", clock=lambda: next(times_s))
-    assert progress.came(Chunk("x"))
-    assert not progress.came(STOP)
+    for chunk in (Chunk("x"), STOP):
+        progress.came(chunk)
 
     sealed = progress.sealed(State.DONE)
 

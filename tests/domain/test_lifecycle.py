@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from domain.answer import CacheStatus
-from domain.chat import Caller, Chunk, Usage
+from domain.chat import Caller, ChatRequest, Chunk, Usage
 from domain.errors import (
     AllProvidersDown,
     AtCapacity,
@@ -395,8 +395,8 @@ class LateLog:
     async def under_way(self, _):
         return None
 
-    async def claim(self, opened: Opened):
-        self.claims.append(await self._log.claim(opened))
+    async def claim(self, opened: Opened, request: ChatRequest):
+        self.claims.append(await self._log.claim(opened, request))
         return self.claims[-1]
 
 

@@ -118,3 +118,12 @@ async def test_a_key_that_is_not_valid_is_refused(simulator):
     async with openai.AsyncOpenAI(api_key="bad-1234", base_url=simulator.urls["deepseek"], max_retries=0) as client:
         with pytest.raises(openai.AuthenticationError, match=r"Your api key: \*\*\*\*1234 is invalid"):
             await client.models.list()
+
+
+@pytest.mark.parametrize("model", ["deepseek-chat", "deepseek-reasoner"])
+async def test_an_answer_that_has_begun_is_continued_without_thinking_again(client, model):
+    begun = {"role": "assistant", "content": "".join(ANSWER[:10])}
+    chunks = await streamed(client, model=model, messages=[*ASK["messages"], begun])
+
+    assert [chunk.choices[0].delta.content for chunk in chunks[1:-1]] == list(ANSWER[10:])
+    assert chunks[-1].usage.completion_tokens == 15

@@ -205,3 +205,13 @@ async def test_requests_are_kept_with_the_key_redacted(models, simulator):
     assert call["path"] == "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse"
     assert call["body"]["contents"][0]["parts"][0]["text"] == QUESTION
     assert call["headers"]["x-goog-api-key"] == "[REDACTED]"
+
+
+async def test_an_answer_that_has_begun_is_continued(models):
+    turns = [(types.UserContent, QUESTION), (types.ModelContent, "".join(ANSWER[:10]))]
+    response = await models.generate_content(
+        model="gemini-2.5-flash", contents=[kind(parts=text) for kind, text in turns]
+    )
+
+    assert response.text == "".join(ANSWER[10:])
+    assert response.usage_metadata.candidates_token_count == 15

@@ -268,3 +268,34 @@ async def test_a_key_that_is_not_valid_is_refused(simulator):
 async def test_there_is_nothing_anywhere_else(client):
     with pytest.raises(openai.NotFoundError, match=r"Invalid URL \(POST /v1/embeddings\)"):
         await client.embeddings.create(model="m", input="x")
+
+
+BEGUN = {"role": "assistant", "content": "".join(ANSWER[:10])}
+
+
+async def test_an_answer_that_has_begun_is_continued(completions, simulator):
+    *chunks, last = await streamed(
+        completions, messages=[*ASK["messages"], BEGUN], stream_options={"include_usage": True}
+    )
+
+    assert [chunk.choices[0].delta.content for chunk in chunks[1:-1]] == list(ANSWER[10:])
+    assert last.usage.completion_tokens == simulator.counters("openai")["tokens"] == 15
+
+
+@pytest.mark.parametrize(
+    ("begun", "said"),
+    [("".join(ANSWER), ""), ("".join(ANSWER)[:7], "".join(ANSWER)[7:]), ("Something else.", "".join(ANSWER))],
+)
+async def test_a_beginning_is_gone_on_with_if_it_is_one(completions, begun, said):
+    messages = [*ASK["messages"], {"role": "assistant", "content": begun}]
+    completion = await completions.create(model="gpt-4o-mini", messages=messages)
+
+    assert completion.choices[0].message.content == said
+    assert completion.choices[0].finish_reason == "stop"
+
+
+async def test_an_assistants_turn_in_the_midst_is_no_beginning(completions):
+    messages = [ASK["messages"][1], BEGUN, ASK["messages"][1]]
+    completion = await completions.create(model="gpt-4o-mini", messages=messages)
+
+    assert completion.choices[0].message.content == "".join(ANSWER)

@@ -1,0 +1,1 @@
+"""The adapters that make many instances one."""

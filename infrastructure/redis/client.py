@@ -1,0 +1,209 @@
+"""One Redis client for the process: what is asked for together leaves together, and a dead server is not waited for."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from typing import Any, Protocol
+
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+
+from domain.events import ComponentChanged, Publish, StoreFailed
+
+PROBE_S = 0.25
+"""How often a server that is away is looked for."""
+
+PAUSE_S = 1.5
+"""No command takes so long: when one did, it is this process that was stopped."""
+
+COMPONENT = "redis"
+
+_FAILURES = (RedisError, RedisClusterException, OSError, asyncio.TimeoutError)
+
+
+class RedisAway(Exception):
+    """The server did not answer in time, or has not since; nothing was waited for."""
+
+
+NO_ANSWER = (RedisAway, RedisError, RedisClusterException)
+"""What a command that was submitted can fail with."""
+
+
+class Pipeline(Protocol):
+    """What is needed of the library's pipelines, alone and in a cluster."""
+
+    def execute_command(self, *args: Any) -> Any:
+        """Add a command."""
+        ...
+
+    def execute(self, raise_on_error: bool = True) -> Awaitable[list[Any]]:  # noqa: FBT001, FBT002  # the library's
+        """Send what was added."""
+        ...
+
+
+class Connection(Protocol):
+    """What is needed of the library's clients, alone, behind sentinels and in a cluster."""
+
+    def pipeline(self, transaction: bool = True) -> Pipeline:  # noqa: FBT001, FBT002  # the library's
+        """An empty pipeline."""
+        ...
+
+    def aclose(self) -> Awaitable[None]:
+        """Close all connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script, whose keys all are in one slot."""
+
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """What the server knows it by."""
+        return sha1(self.text.encode()).hexdigest()  # noqa: S324  # the server's choice
+
+
+Batch = Sequence[tuple[tuple[Any, ...], asyncio.Future[Any]]]
+
+
+class RedisClient:
+    """Runs commands. While a batch is under way the next one gathers, for at most `linger_s` seconds.
+
+    After a failure the server counts as away: commands are refused at once until it answers again.
+    """
+
+    def __init__(self, connection: Connection, *, linger_s: float, publish: Publish) -> None:
+        self._connection = connection
+        self._linger_s = linger_s
+        self._publish = publish
+        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._timer: asyncio.Handle | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+        self._probing: asyncio.Task[None] | None = None
+        self._scripts: dict[str, str] = {}
+        self.is_away = False
+        self.on_return: list[Callable[[], None]] = []
+
+    def submit(self, *command: Any) -> asyncio.Future[Any]:
+        """The server's answer to come.
+
+        It fails with RedisAway when the server has not answered in time, or is known not to; with a RedisError when it
+        answers with one.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        if self.is_away:
+            future.set_exception(RedisAway())
+            return future
+        self._waiting.append((command, future))
+        if self._timer is None:
+            self._timer = (
+                loop.call_later(self._linger_s, self._send_waiting)
+                if self._sending
+                else loop.call_soon(self._send_waiting)
+            )
+        return future
+
+    def submit_script(self, script: Script, keys: Sequence[str], *arguments: Any) -> asyncio.Future[Any]:
+        """As `submit`, for a script, whether or not the server knows it (any more)."""
+        self._scripts[script.digest] = script.text
+        return self.submit("EVALSHA", script.digest, len(keys), *keys, *arguments)
+
+    def start(self) -> None:
+        """Commands can be submitted, until `close`."""
+
+    async def close(self) -> None:
+        """Everything under way has ended and all connections are closed."""
+        if self._probing is not None:
+            self._probing.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        await self._connection.aclose()
+
+    def _send_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        batch, self._waiting = self._waiting, []
+        if batch:
+            task = asyncio.get_running_loop().create_task(self._send(batch))
+            self._sending.add(task)
+            task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        if self._waiting and not self._sending:
+            self._send_waiting()
+
+    async def _send(self, batch: Batch) -> None:
+        try:
+            answers = await self._ask([command for command, _ in batch])
+        except Exception as failure:  # noqa: BLE001  # whatever it is, nobody may wait for ever
+            self._went_away(batch, failure)
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The answers; a failure says nothing of the server when this process was stopped meanwhile."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        try:
+            return await self._execute(commands)
+        except _FAILURES:
+            if loop.time() - began_s < PAUSE_S:
+                raise
+        return await self._execute(commands)
+
+    async def _execute(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The answers to `commands`, in one round trip; in one more when the server has forgotten scripts."""
+        pipeline = self._connection.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers = await pipeline.execute(raise_on_error=False)
+        forgotten = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if forgotten:
+            told = await self._execute(
+                [("EVAL", self._scripts[commands[at][1]], *commands[at][2:]) for at in forgotten]
+            )
+            for at, answer in zip(forgotten, told, strict=True):
+                answers[at] = answer
+        return answers
+
+    def _went_away(self, batch: Batch, failure: BaseException) -> None:
+        """Tell those who wait, and everybody else until the server is back."""
+        unsent, self._waiting = self._waiting, []
+        for command, future in (*batch, *unsent):
+            self._publish(StoreFailed(operation=str(command[0]).lower(), error=failure))
+            if not future.done():
+                future.set_exception(RedisAway())
+        if not self.is_away:
+            self.is_away = True
+            self._publish(ComponentChanged(component=COMPONENT, is_degraded=True))
+            self._probing = asyncio.get_running_loop().create_task(self._probe())
+
+    async def _probe(self) -> None:
+        """Ask until there is an answer."""
+        while True:
+            await asyncio.sleep(PROBE_S)
+            try:
+                await self._execute([("PING",)])
+            except _FAILURES:
+                continue
+            break
+        self.is_away = False
+        self._publish(ComponentChanged(component=COMPONENT, is_degraded=False))
+        for returned in self.on_return:
+            returned()
+
+
+def unheard(answer: asyncio.Future[Any]) -> None:
+    """For an answer that nobody waits for: that it is an error concerns nobody either, and has been published."""
+    if not answer.cancelled():
+        answer.exception()

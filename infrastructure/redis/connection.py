@@ -1,0 +1,103 @@
+"""How a Redis URL is connected to: one server, sentinels, or a cluster.
+
+redis://[user:password@]host[:port][/db]        rediss:// with TLS
+redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/db]
+redis+cluster://[user:password@]host[:port][,host[:port]…]
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import choice
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
+from redis.asyncio.client import PubSub as LibraryPubSub
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import ExponentialWithJitterBackoff
+
+from infrastructure.redis.client import Connection
+from infrastructure.redis.subscriptions import PubSub
+
+TIMEOUT_S = 0.2
+_CONNECTIONS = 32
+_DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
+
+
+@dataclass(frozen=True, slots=True)
+class Redises:
+    """A connection for commands, and a way to new ones for subscriptions."""
+
+    commands: Connection
+    subscribe: Callable[[], PubSub]
+
+
+def connect(url: str) -> Redises:
+    """Connections to what `url` names; nothing is sent yet.
+
+    No command takes longer than about twice `TIMEOUT_S`: it is tried twice.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "redis+sentinel":
+        return _through_sentinels(url)
+    if scheme == "redis+cluster":
+        return _to_cluster(url)
+    options = _options()
+    pool = BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS, timeout=TIMEOUT_S, **options)
+    redis = Redis.from_pool(pool)
+    return Redises(cast("Connection", redis), lambda: cast("PubSub", redis.pubsub()))
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "socket_timeout": TIMEOUT_S,
+        "socket_connect_timeout": TIMEOUT_S,
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), 1),
+    }
+
+
+def _through_sentinels(url: str) -> Redises:
+    """The master of the moment: it is asked for again when a connection breaks."""
+    parts = urlsplit(url)
+    service, _, db = parts.path.strip("/").partition("/")
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]  # the library's is untyped
+        list(_hosts(url)), sentinel_kwargs=_options(), **_options(), **_credentials(url)
+    )
+    redis = sentinel.master_for(service, db=int(db or 0), max_connections=_CONNECTIONS)
+    return Redises(cast("Connection", redis), lambda: cast("PubSub", redis.pubsub()))
+
+
+def _to_cluster(url: str) -> Redises:
+    """Commands go to the node of their slot; messages reach every node, so any will do to listen at."""
+    nodes = [ClusterNode(host, port) for host, port in _hosts(url)]
+    cluster = RedisCluster(startup_nodes=nodes, **_options(), **_credentials(url))
+
+    def subscribe() -> PubSub:
+        node = choice(cluster.get_nodes() or nodes)  # noqa: S311  # any will do
+        pool = ConnectionPool(host=node.host, port=int(node.port), **_options(), **_credentials(url))
+        return cast("PubSub", _OwnConnection(pool))
+
+    return Redises(cast("Connection", cluster), subscribe)
+
+
+class _OwnConnection(LibraryPubSub):
+    """A subscription whose connection is nobody else's."""
+
+    async def aclose(self) -> None:
+        """The connection is closed."""
+        await super().aclose()  # type: ignore[no-untyped-call]  # the library's is untyped
+        await self.connection_pool.disconnect()
+
+
+def _hosts(url: str) -> Iterator[tuple[str, int]]:
+    parts = urlsplit(url)
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        name, _, port = host.partition(":")
+        yield name, int(port or _DEFAULT_PORTS[parts.scheme])
+
+
+def _credentials(url: str) -> dict[str, Any]:
+    user, _, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
+    return ({"username": unquote(user)} if user else {}) | ({"password": unquote(password)} if password else {})

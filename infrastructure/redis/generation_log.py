@@ -1,0 +1,277 @@
+"""Generations in Redis, so that any instance can follow, be rejoined on, and take over.
+
+Each generation that concerns this process is also in its memory, where readers read it: a leader's records get there
+once Redis has them (writer.py), a follower's as Redis tells of them (follower.py).
+
+What the keys are is said in keys.py, how leaders that are gone are noticed in liveness.py.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+from weakref import WeakValueDictionary
+
+from domain.chat import ChatRequest
+from domain.events import Publish
+from domain.generation import Generation, Opened, Record, Sealed, StaleEpoch
+from domain.ports import Claim, Lease
+from infrastructure.memory.generations import Generations
+from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
+from infrastructure.redis.follower import NO_RECORD, Follower
+from infrastructure.redis.keys import STOPS, followed_key, lease_key, log_key, stream_key, tag_of
+from infrastructure.redis.known import Known, Roll
+from infrastructure.redis.scripts import CLAIM, CLOSE, ENDED, HELD, JOIN, OWNED, RELEASE, TAKE_OVER
+from infrastructure.redis.subscriptions import Subscriptions
+from infrastructure.redis.wire import decode_request, encode_record, encode_request
+from infrastructure.redis.writer import Writer
+
+FOLLOWED_MS = 2200
+"""How long it is believed that a generation is followed by an instance that does not say so again."""
+
+
+class RedisGenerationLog:
+    """See the module. `generations` are those that concern this process, and the ended ones that it still keeps."""
+
+    def __init__(
+        self,
+        *,
+        client: RedisClient,
+        subscriptions: Subscriptions,
+        generations: Generations,
+        instance_id: str,
+        lease_s: float,
+        keep_s: float,
+        publish: Publish,
+    ) -> None:
+        self._client = client
+        self._generations = generations
+        self._instance_id = instance_id
+        self._lease_ms = int(lease_s * 1000)
+        self._roll = Roll()
+        self._follower = Follower(
+            client=client, subscriptions=subscriptions, generations=generations, roll=self._roll, publish=publish
+        )
+        self._writer = Writer(
+            client=client,
+            generations=generations,
+            roll=self._roll,
+            instance_id=instance_id,
+            lease_ms=self._lease_ms,
+            keep_ms=int(keep_s * 1000),
+            fenced=self._fenced,
+        )
+        self._claiming: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.took_over: Callable[[Lease, ChatRequest], None]
+        self.asked_to_stop: Callable[[str], object]
+        client.on_return.append(self._catch_up)
+        subscriptions.on_gap.append(self._catch_up)
+        subscriptions.add(STOPS, lambda generation_id: self.asked_to_stop(generation_id.decode()))
+
+    async def under_way(self, fingerprint: str) -> Generation | None:
+        """The shared generation that is answering this question now, here or elsewhere."""
+        generation = self._generations.answering(fingerprint)
+        if generation is not None:
+            return generation
+        match await self._joined(fingerprint):
+            case [generation_id, epoch, owner, request, b""]:
+                found = await self._follower.join(fingerprint, generation_id.decode(), epoch, owner, request)
+                return None if found is None or found.sealed else found
+        return None
+
+    async def claim(self, opened: Opened, request: ChatRequest) -> Claim:
+        """Join the generation under way, here or elsewhere, or begin one and lead it; in memory alone without Redis.
+
+        Who is cancelled while it waits leaves nothing behind that nobody leads: it is led, until it is found deserted.
+        """
+        claiming = asyncio.get_running_loop().create_task(self._claim_or_join(opened, request))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claiming.add_done_callback(lambda _: self._lead_anyway(claiming, request))
+            raise
+
+    def _lead_anyway(self, claiming: "asyncio.Task[Claim]", request: ChatRequest) -> None:
+        if not claiming.cancelled() and claiming.exception() is None and (lease := claiming.result().lease):
+            self.took_over(lease, request)
+
+    async def _claim_or_join(self, opened: Opened, request: ChatRequest) -> Claim:
+        async with self._claiming.setdefault(tag_of(opened), asyncio.Lock()):
+            if opened.is_shared and (running := self._generations.answering(opened.fingerprint)):
+                return Claim(running, None)
+            return await self._claim(opened, encode_request(request))
+
+    async def _claim(self, opened: Opened, request: bytes) -> Claim:
+        tag, generation_id = tag_of(opened), opened.generation_id
+        keys = (lease_key(tag), log_key(tag, generation_id), followed_key(tag))
+        first = encode_record(opened)
+        try:
+            answer = await self._client.submit_script(
+                CLAIM, keys, generation_id, self._instance_id, self._lease_ms, first, request, FOLLOWED_MS
+            )
+        except NO_ANSWER:
+            return self._lead(opened, request, written=0)
+        if answer[0] == OWNED:
+            return self._lead(opened, request, written=1)
+        _, held_id, epoch, owner, asked = answer
+        generation = await self._follower.join(tag, held_id.decode(), epoch, owner, asked)
+        return Claim(generation, None) if generation else self._lead(opened, request, written=0)
+
+    async def append(self, lease: Lease, record: Record) -> None:
+        """`record` is on its way to the log, and readers are told of it once it is there; a Sealed one is there now.
+
+        Raises:
+            StaleEpoch: another instance leads the generation now.
+        """
+        generation = lease.generation
+        known = self._roll.get(generation.opened.generation_id)
+        if known is None or known.is_alone:
+            self._generations.append(generation, lease.epoch, record)
+            return
+        if not known.is_led_here or lease.epoch != generation.epoch:
+            raise StaleEpoch
+        self._writer.append(known, record)
+        if isinstance(record, Sealed):
+            await known.settle()
+            if not known.is_led_here:
+                raise StaleEpoch
+            asyncio.get_running_loop().call_soon(self._release, known)
+
+    def _release(self, known: Known) -> None:
+        """The question can be asked anew, behind what its leader did at once when it was sealed: store the answer."""
+        self._client.submit_script(RELEASE, [known.lease], known.generation_id).add_done_callback(unheard)
+
+    async def find(self, generation_id: str) -> Generation | None:
+        """The generation of that id, while it runs anywhere and for the time that ended ones are kept."""
+        generation = self._generations.find(generation_id)
+        if generation is not None:
+            return generation
+        try:
+            tag = await self._client.submit("GET", stream_key(generation_id))
+        except NO_ANSWER:
+            return None
+        if tag is None:
+            return None
+        epoch, owner, request = b"0", b"", b""
+        match await self._joined(tag.decode()):
+            case [held_id, *held, _] if held_id == generation_id.encode():
+                epoch, owner, request = held
+        return await self._follower.join(tag.decode(), generation_id, epoch, owner, request)
+
+    async def _joined(self, tag: str) -> list[Any]:
+        """Who leads what, if anybody and as far as Redis says; that it is followed from here is known from now on."""
+        try:
+            held: list[Any] = await self._client.submit_script(JOIN, (lease_key(tag), followed_key(tag)), FOLLOWED_MS)
+        except NO_ANSWER:
+            return []
+        return held
+
+    def _lead(self, opened: Opened, request: bytes, *, written: int) -> Claim:
+        generation = self._generations.begin(opened)
+        lease = Lease(generation, generation.claim())
+        known = Known(generation, request, self._instance_id, is_led_here=True, written=written)
+        self._roll.add(known)
+        if written:
+            self._writer.make_findable(known)
+        return Claim(generation, lease)
+
+    def _fenced(self, known: Known, epoch: int, owner: str) -> None:
+        """What another leads now is read here as what it writes; the provider's call for it here is ended."""
+        known.is_led_here, known.owner, known.generation.epoch = False, owner, epoch
+        known.pending.clear()
+        self._follower.follow(known)
+        self._follower.fetch(known)
+        known.settled()
+        self.asked_to_stop(known.generation_id)
+
+    def _catch_up(self) -> None:
+        """Redis is back, or may have said something that was not heard."""
+        for known in self._roll:
+            self.refresh(known)
+
+    def refresh(self, known: Known) -> None:
+        """Redis and this process will have the same records, as far as they can."""
+        if known.is_led_here:
+            self._writer.check(known)
+        else:
+            self._follower.fetch(known)
+
+    async def request_stop(self, generation_id: str) -> None:
+        """Whoever leads the generation has been asked to stop it."""
+        with suppress(*NO_ANSWER):
+            await self._client.submit("PUBLISH", STOPS, generation_id)
+
+    async def is_read_elsewhere(self, generation: Generation) -> bool:
+        """Whether another instance has readers of a generation that is led here; if not, none will join it."""
+        opened = generation.opened
+        tag = tag_of(opened)
+        try:
+            answer = await self._client.submit_script(CLOSE, (lease_key(tag), followed_key(tag)), opened.generation_id)
+        except NO_ANSWER:
+            return False
+        return bool(answer[0] == HELD)
+
+    def followed(self) -> Iterator[Known]:
+        """The generations that others lead and somebody reads here; what nobody reads for two looks is dropped."""
+        for known in self._roll:
+            if known.is_led_here:
+                continue
+            if known.generation.reader_count:
+                known.is_unread = False
+                yield known
+            elif known.is_unread:
+                self._follower.drop(known)
+            else:
+                known.is_unread = True
+
+    def quiet(self) -> Iterator[Known]:
+        """The generations led here of which nothing has come into Redis since the last look."""
+        for known in self._roll:
+            if known.is_led_here and known.seen_count == known.written:
+                yield known
+            known.seen_count = known.written
+
+    async def take_over(self, known: Known, *, is_cut_off: bool) -> None:
+        """Lead a generation whose leader is gone, unless another instance has been quicker.
+
+        Without Redis for long, or when it knows the generation no more, this is for the readers here alone.
+        """
+        if known.is_led_here or known.generation.sealed:
+            return
+        try:
+            request = decode_request(known.request)
+            if not known.is_alone and not is_cut_off:
+                await self._take(known)
+            else:
+                known.is_alone = True
+        except NO_ANSWER:
+            return
+        except NO_RECORD:
+            self._follower.lose(known)
+            return
+        if (known.is_alone or known.owner == self._instance_id) and not (known.generation.sealed or known.is_led_here):
+            known.is_led_here, known.owner = True, self._instance_id
+            self._follower.leave(known)
+            self.took_over(Lease(known.generation, known.generation.claim()), request)
+
+    async def _take(self, known: Known) -> None:
+        """Its owner is known again: this instance, one that was quicker, or none, which leaves it alone."""
+        generation = known.generation
+        code, *more = await self._client.submit_script(
+            TAKE_OVER,
+            (known.lease, known.log),
+            known.generation_id,
+            generation.epoch,
+            self._instance_id,
+            self._lease_ms,
+            known.request,
+        )
+        if code in {OWNED, ENDED}:
+            self._follower.take_in(known, await self._client.submit("XRANGE", known.log, f"{known.written}-0", "+"))
+        if code == OWNED:
+            known.owner, generation.epoch = self._instance_id, more[0] - 1
+            self._writer.make_findable(known)
+        elif code == HELD:
+            known.owner, generation.epoch = more[1].decode(), int(more[0])
+        elif code != ENDED:
+            known.is_alone = True

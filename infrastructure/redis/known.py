@@ -1,0 +1,107 @@
+"""What this process knows of the generations in Redis that concern it."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from domain.generation import Generation, Record
+from infrastructure.redis.keys import followed_key, lease_key, log_key, tag_of, tail_channel
+
+
+@dataclass(slots=True, eq=False)
+class Known:
+    """A generation that is led or followed here.
+
+    `written`: how many of its records are in Redis; `pending`: those that nobody has been told yet.
+    `is_alone`: another has gone on without what was told here, or Redis has been away for long: this one is finished in
+    memory, for those who read it here.
+    `is_unread`: nobody here was reading it when it was last looked at, and `seen_count` records were written then.
+    """
+
+    generation: Generation
+    request: bytes
+    owner: str
+    is_led_here: bool
+    written: int
+    pending: list[Record] = field(default_factory=list)
+    is_busy: bool = False
+    is_fetching: bool = False
+    is_dirty: bool = False
+    is_alone: bool = False
+    is_unread: bool = False
+    seen_count: int = 0
+    settling: asyncio.Future[None] | None = None
+
+    @property
+    def generation_id(self) -> str:
+        """The stream's id."""
+        return self.generation.opened.generation_id
+
+    @property
+    def tag(self) -> str:
+        """What its keys share."""
+        return tag_of(self.generation.opened)
+
+    @property
+    def lease(self) -> str:
+        """See keys.py."""
+        return lease_key(self.tag)
+
+    @property
+    def log(self) -> str:
+        """See keys.py."""
+        return log_key(self.tag, self.generation_id)
+
+    @property
+    def followed(self) -> str:
+        """See keys.py."""
+        return followed_key(self.tag)
+
+    @property
+    def tail(self) -> str:
+        """See keys.py."""
+        return tail_channel(self.tag, self.generation_id)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether Redis has all there is."""
+        return not self.pending and self.written == len(self.generation.records)
+
+    async def settle(self) -> None:
+        """It is sealed here, or is led by another instance."""
+        while self.is_led_here and self.generation.sealed is None:
+            if self.settling is None:
+                self.settling = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self.settling)
+
+    def settled(self) -> None:
+        """Wake who waits for that."""
+        if self.settling is not None and not self.settling.done():
+            self.settling.set_result(None)
+        self.settling = None
+
+
+class Roll:
+    """All that are known, by id."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Known] = {}
+
+    def __iter__(self) -> Iterator[Known]:
+        return iter(tuple(self._known.values()))
+
+    def get(self, generation_id: str) -> Known | None:
+        """That one, which is wanted here."""
+        known = self._known.get(generation_id)
+        if known is not None:
+            known.is_unread = False
+        return known
+
+    def add(self, known: Known) -> None:
+        """It is known."""
+        self._known[known.generation_id] = known
+
+    def remove(self, known: Known) -> None:
+        """It concerns nobody here any more."""
+        if self._known.get(known.generation_id) is known:
+            del self._known[known.generation_id]

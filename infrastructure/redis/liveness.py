@@ -1,0 +1,89 @@
+"""Instances tell each other that they live, and go on with what those that do not have left."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from domain.events import DefectFound, Publish
+from infrastructure.redis.client import NO_ANSWER, RedisClient
+from infrastructure.redis.generation_log import FOLLOWED_MS, RedisGenerationLog
+from infrastructure.redis.keys import instance_key
+from infrastructure.redis.known import Known
+
+BEAT_S = 0.5
+LIFE_MS = 1700
+"""An instance that has not beaten for so long is gone: with the two beats in which another notices, within 3 s. Two, as
+all seem gone when Redis has just come back empty."""
+
+CUT_OFF_BEATS = 6
+"""So many beats without an answer, and this instance goes on alone. Beats, not seconds: while it was stopped itself,
+nobody was away."""
+
+
+class Liveness:
+    """Beats for this process, and watches the leaders of what is followed here."""
+
+    def __init__(self, *, client: RedisClient, log: RedisGenerationLog, instance_id: str, publish: Publish) -> None:
+        self._client = client
+        self._log = log
+        self._instance_id = instance_id
+        self._publish = publish
+        self._unanswered_count = 0
+        self._missing: set[str] = set()
+        self._beating: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Others see that this instance lives, until `close`."""
+        self._beating = asyncio.get_running_loop().create_task(self._beat_on(), name="redis-liveness")
+
+    async def close(self) -> None:
+        """Others see at once that this instance is gone."""
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
+        await self._ask("DEL", instance_key(self._instance_id))
+
+    async def _beat_on(self) -> None:
+        while True:
+            try:
+                await self._beat()
+            except Exception as defect:  # noqa: BLE001  # an instance that stops beating loses all it leads
+                self._publish(DefectFound(thread_id="-", error=defect))
+            await asyncio.sleep(BEAT_S)
+
+    async def _beat(self) -> None:
+        """Say that this process lives and what it follows; take over what nobody leads any more."""
+        followed = list(self._log.followed())
+        owners = sorted({known.owner for known in followed})
+        is_answered, *answers = await asyncio.gather(
+            self._ask("SET", instance_key(self._instance_id), 1, "PX", LIFE_MS),
+            *(self._ask("EXISTS", instance_key(owner)) for owner in owners),
+            *(self._ask("SET", known.followed, 1, "PX", FOLLOWED_MS) for known in followed),
+        )
+        self._unanswered_count = 0 if is_answered else self._unanswered_count + 1
+        missing = {owner for owner, count in zip(owners, answers, strict=False) if count == 0}
+        gone, self._missing = missing & self._missing, missing
+        await self._look_after(followed, gone | {self._instance_id})
+
+    async def _look_after(self, followed: Sequence[Known], gone: set[str]) -> None:
+        """Take over what `gone` led; look for what may have been missed of the rest.
+
+        Of what is led here and quiet, Redis says whether it is still led here, and gets what could not be written.
+        """
+        is_cut_off = self._unanswered_count >= CUT_OFF_BEATS
+        lost = [known for known in followed if is_cut_off or known.is_alone or known.owner in gone]
+        for known in (*followed, *self._log.quiet()):
+            self._log.refresh(known)
+        ends = await asyncio.gather(
+            *(self._log.take_over(known, is_cut_off=is_cut_off) for known in lost), return_exceptions=True
+        )
+        for end in ends:
+            if isinstance(end, Exception):
+                self._publish(DefectFound(thread_id="-", error=end))
+
+    async def _ask(self, *command: Any) -> Any:
+        """The answer; None: there was none."""
+        try:
+            return await self._client.submit(*command)
+        except NO_ANSWER:
+            return None

@@ -1,0 +1,96 @@
+"""L2: whole answers in Redis, for all instances.
+
+A value is a version, a flag, and the records in msgpack, deflated where that pays. What cannot be read is a miss.
+"""
+
+import zlib
+from collections.abc import Callable
+
+import msgspec
+
+from domain.events import EntryUnreadable, Publish
+from domain.generation import Generation, IllegalMove, Opened, State
+from domain.ports import Recording
+from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
+from infrastructure.redis.wire import decode_record, encode_record
+
+VERSION = 1
+_PLAIN, _DEFLATED = 0, 1
+_COMPRESS_FROM_BYTES = 1024
+_MAX_BYTES = 16 * 1024 * 1024
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[float, list[bytes]]).decode
+_WRONG = (msgspec.MsgspecError, ValueError, zlib.error, IndexError, RecursionError, IllegalMove)
+
+
+class RedisResponseCache:
+    """Keeps answers for `ttl_s` seconds under their fingerprints."""
+
+    def __init__(self, *, client: RedisClient, ttl_s: float, publish: Publish, unix_now: Callable[[], float]) -> None:
+        self._client = client
+        self._ttl_s = ttl_s
+        self._publish = publish
+        self._unix_now = unix_now
+
+    async def get(self, fingerprint: str) -> Recording | None:
+        """The recording, if Redis has it, it can be read, and its time has not passed."""
+        try:
+            value = await self._client.submit("GET", _key(fingerprint))
+        except NO_ANSWER:
+            return None
+        if value is None:
+            return None
+        try:
+            recording = _recording(value)
+        except _WRONG as error:
+            self._publish(EntryUnreadable(fingerprint=fingerprint, error=error))
+            return None
+        return recording if self._unix_now() - recording.sealed_at_s < self._ttl_s else None
+
+    async def put(self, fingerprint: str, recording: Recording) -> None:
+        """The recording is on its way to Redis, where it replaces an earlier one; without Redis nothing happens."""
+        ttl_ms = int((self._ttl_s - (self._unix_now() - recording.sealed_at_s)) * 1000)
+        if ttl_ms > 0 and recording.generation.size_bytes <= _MAX_BYTES:
+            self._client.submit("SET", _key(fingerprint), _value(recording), "PX", ttl_ms).add_done_callback(unheard)
+
+
+def _key(fingerprint: str) -> str:
+    return f"weir:cache:response:{{{fingerprint}}}"
+
+
+def _value(recording: Recording) -> bytes:
+    records = [encode_record(record) for record in recording.generation.records]
+    body = _encode((recording.sealed_at_s, records))
+    if len(body) < _COMPRESS_FROM_BYTES:
+        return bytes((VERSION, _PLAIN)) + body
+    return bytes((VERSION, _DEFLATED)) + zlib.compress(body, 1)
+
+
+def _recording(value: bytes) -> Recording:
+    """The recording that is in `value`.
+
+    Raises:
+        ValueError, IndexError, zlib.error, msgspec.MsgspecError: it is not a whole one of this version.
+    """
+    if value[0] != VERSION:
+        raise ValueError(f"version {value[0]}, not {VERSION}")
+    sealed_at_s, records = _decode(_inflated(value[2:]) if value[1] == _DEFLATED else value[2:])
+    first, *more = map(decode_record, records)
+    if not isinstance(first, Opened):
+        raise ValueError("no opening")  # noqa: TRY004  # what is wrong is the value in Redis
+    generation = Generation(first)
+    for record in more:
+        generation.append(0, record)
+    if generation.state is not State.DONE:
+        raise ValueError("not a whole answer")
+    return Recording(generation, sealed_at_s)
+
+
+def _inflated(data: bytes) -> bytes:
+    """`data` decompressed, if that does not take more than an answer can."""
+    inflater = zlib.decompressobj()
+    body = inflater.decompress(data, _MAX_BYTES)
+    if not inflater.eof:
+        raise ValueError("too large or cut")
+    return body

@@ -1,0 +1,195 @@
+"""How records look in Redis: msgpack arrays, each begun by its kind.
+
+Fields are only ever added at the end, with a default, so that what an older version wrote can still be read.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from domain.chat import ChatRequest, Chunk, Usage
+from domain.errors import (
+    AllProvidersDown,
+    AnswerFailed,
+    Attempt,
+    Cancelled,
+    Internal,
+    RequestRejected,
+    StreamInterrupted,
+    UpstreamTimeout,
+)
+from domain.generation import Opened, ProviderChange, Record, Sealed, State
+
+
+class _Opened(msgspec.Struct, array_like=True, tag=0, frozen=True):
+    generation_id: str
+    fingerprint: str
+    created_at_s: float
+    thread_id: str
+    user: str
+    scope: str
+    model: str
+    is_shared: bool
+
+
+class _Change(msgspec.Struct, array_like=True, tag=1, frozen=True):
+    status: str
+    provider: str
+    model: str
+    previous: str | None
+    reason: str | None
+
+
+class _Chunk(msgspec.Struct, array_like=True, tag=2, frozen=True):
+    content: str
+    finish_reason: str | None = None
+    index: int = 0
+    delta: dict[str, Any] | None = None
+    choice: dict[str, Any] | None = None
+
+
+class _Failure(msgspec.Struct, array_like=True, frozen=True):
+    code: str
+    detail: str
+    attempts: list[tuple[str, str, str]]
+    status: int | None
+
+
+class _Usage(msgspec.Struct, array_like=True, frozen=True):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    details: dict[str, Any]
+
+
+class _Sealed(msgspec.Struct, array_like=True, tag=3, frozen=True):
+    state: str
+    provider: str | None
+    model: str | None
+    finish_reason: str | None
+    usage: _Usage | None
+    cost_usd: float | None
+    chunk_count: int
+    ttft_s: float | None
+    duration_s: float
+    failure: _Failure | None
+
+
+class _Request(msgspec.Struct, array_like=True, frozen=True):
+    model: str
+    messages: list[dict[str, Any]]
+    options: dict[str, Any]
+    provider: str | None
+
+
+_ANSWER_FAILURES: Mapping[str, type[AnswerFailed]] = {
+    kind.code: kind
+    for kind in (AllProvidersDown, UpstreamTimeout, RequestRejected, StreamInterrupted, Cancelled, Internal)
+}
+
+_encode = msgspec.msgpack.Encoder().encode
+_record = msgspec.msgpack.Decoder(_Opened | _Change | _Chunk | _Sealed)
+_request = msgspec.msgpack.Decoder(_Request)
+
+
+def encode_record(record: Record) -> bytes:
+    """`record` as bytes that `decode_record` reads."""
+    match record:
+        case Chunk():
+            fields = _Chunk(
+                record.content, record.finish_reason, record.index, _plain(record.delta), _plain(record.choice)
+            )
+            return _encode(fields)
+        case ProviderChange():
+            return _encode(_Change(record.status, record.provider, record.model, record.previous, record.reason))
+        case Opened():
+            return _encode(_Opened(*(getattr(record, name) for name in _Opened.__struct_fields__)))
+    return _encode(_sealed(record))
+
+
+def decode_record(data: bytes) -> Record:
+    """The record that was encoded.
+
+    Raises:
+        msgspec.MsgspecError, ValueError: `data` is something else.
+    """
+    match _record.decode(data):
+        case _Chunk() as wire:
+            return Chunk(wire.content, wire.finish_reason, wire.index, wire.delta, wire.choice)
+        case _Change() as wire:
+            return ProviderChange(**msgspec.structs.asdict(wire))
+        case _Opened() as wire:
+            return Opened(**msgspec.structs.asdict(wire))
+        case wire:
+            return _unsealed(wire)
+
+
+def encode_request(request: ChatRequest) -> bytes:
+    """`request` as bytes that `decode_request` reads."""
+    return _encode(_Request(request.model, list(map(dict, request.messages)), dict(request.options), request.provider))
+
+
+def decode_request(data: bytes) -> ChatRequest:
+    """The request that was encoded.
+
+    Raises:
+        msgspec.MsgspecError: `data` is something else.
+    """
+    wire = _request.decode(data)
+    return ChatRequest(model=wire.model, messages=tuple(wire.messages), options=wire.options, provider=wire.provider)
+
+
+def _plain(fields: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if fields is None else dict(fields)
+
+
+def _sealed(record: Sealed) -> _Sealed:
+    usage, failure = record.usage, record.failure
+    return _Sealed(
+        record.state.value,
+        record.provider,
+        record.model,
+        record.finish_reason,
+        _Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, dict(usage.details))
+        if usage
+        else None,
+        record.cost_usd,
+        record.chunk_count,
+        record.ttft_s,
+        record.duration_s,
+        _Failure(
+            failure.code,
+            str(failure),
+            [(attempt.provider, attempt.model, attempt.reason) for attempt in failure.attempts],
+            failure.status if isinstance(failure, RequestRejected) else None,
+        )
+        if failure
+        else None,
+    )
+
+
+def _unsealed(wire: _Sealed) -> Sealed:
+    usage = Usage(**msgspec.structs.asdict(wire.usage)) if wire.usage else None
+    return Sealed(
+        state=State(wire.state),
+        provider=wire.provider,
+        model=wire.model,
+        finish_reason=wire.finish_reason,
+        usage=usage,
+        cost_usd=wire.cost_usd,
+        chunk_count=wire.chunk_count,
+        ttft_s=wire.ttft_s,
+        duration_s=wire.duration_s,
+        failure=_failure(wire.failure) if wire.failure else None,
+    )
+
+
+def _failure(wire: _Failure) -> AnswerFailed:
+    """The failure as it was; its words are not made anew."""
+    kind = _ANSWER_FAILURES.get(wire.code, Internal)
+    failure = kind.__new__(kind, wire.detail)
+    AnswerFailed.__init__(failure, wire.detail, tuple(Attempt(*attempt) for attempt in wire.attempts))
+    if isinstance(failure, RequestRejected):
+        failure.status = wire.status or 400
+    return failure

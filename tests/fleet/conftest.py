@@ -1,0 +1,25 @@
+import pytest
+
+from tests.fleet.instances import fleet
+from tests.redis_servers import RedisServer
+
+
+@pytest.fixture(scope="session")
+def fleet_session(simulation, redis_session):
+    """Three instances for all tests that do not end them; that they end well is part of the test."""
+    with fleet(simulation, *[redis_session.url] * 3) as instances:
+        yield instances
+
+
+@pytest.fixture
+def instances(fleet_session, simulator, redis_server):
+    """Three instances, and simulated providers of which nothing was asked yet."""
+    return fleet_session
+
+
+@pytest.fixture
+def own_redis():
+    """A Redis that the test may end."""
+    server = RedisServer()
+    yield server
+    server.close()

@@ -1,0 +1,61 @@
+"""Several instances of the service over one Redis, as real processes that can be killed and stopped."""
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from tests.serving import SETTINGS, Service
+from tests.simulation import Simulation
+
+FLEET_SETTINGS = SETTINGS | {
+    "WEIR_GRACE_S": "8",
+    "WEIR_STALL_TIMEOUT_S": "30",
+    "WEIR_FIRST_TOKEN_TIMEOUT_S": "30",
+    "WEIR_TRACE_SAMPLE_RATIO": "0",
+    "WEIR_LOG_LEVEL": "warning",
+}
+"""Clients may be away for as long as a takeover takes, and a loaded machine is no failing provider."""
+
+
+class Instance(Service):
+    """One `weir serve` of a fleet."""
+
+    def __init__(self, simulation: Simulation, redis_url: str, **settings: str) -> None:
+        super().__init__(simulation, FLEET_SETTINGS | {"WEIR_REDIS_URL": redis_url} | settings)
+        self.is_alive = True
+
+    def kill(self) -> None:
+        """It is gone, without a word."""
+        self.is_alive = False
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+        self._log.close()
+
+    def pause(self) -> None:
+        """It stands still, its connections open, until `resume`."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """It goes on as if nothing had been."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+    def end(self) -> None:
+        """It ends as an operator would end it, if it still runs."""
+        if self.is_alive:
+            self.resume()
+            self.stop()
+
+
+@contextmanager
+def fleet(simulation: Simulation, *redis_urls: str, **settings: str):
+    """An instance for each of the URLs; they end with the context."""
+    instances = []
+    try:
+        with ThreadPoolExecutor() as starting:
+            begun = [starting.submit(Instance, simulation, url, **settings) for url in redis_urls]
+        instances += [each.result() for each in begun]
+        yield instances
+    finally:
+        for instance in instances:
+            instance.end()

@@ -1,0 +1,107 @@
+"""The second tier: answers in Redis, and what else may be found there."""
+
+import zlib
+
+import msgspec
+import pytest
+
+from domain.chat import Chunk
+from domain.events import EntryUnreadable
+from domain.generation import Generation, Opened, Sealed, State
+from domain.ports import Recording
+from infrastructure.redis.response_cache import VERSION, _key, _value
+from tests.fakes import FakeClock
+from tests.redis_instances import TTL_S, RedisInstance
+
+pytestmark = pytest.mark.anyio
+
+
+def recording(text="x", now_s=1024.0, state=State.DONE):
+    generation = Generation(
+        Opened(generation_id="g", fingerprint="f", created_at_s=0.0, thread_id="t", user="u", scope="", model="m")
+    )
+    for record in (Chunk(text), Chunk(finish_reason="stop"), Sealed(state=state, finish_reason="stop")):
+        generation.append(0, record)
+    return Recording(generation, now_s)
+
+
+WHOLE = _value(recording("x" * 5000))
+BOMB = bytes((VERSION, 1)) + zlib.compress(bytes(64 * 1024 * 1024), 9)
+NESTED = bytes((VERSION, 0)) + b"\x92" * 100_000
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+async def instance(redis_server, clock):
+    async with RedisInstance(redis_server.url, "one", unix_now=clock).running() as each:
+        yield each
+
+
+@pytest.mark.parametrize("text", ["short", "long " * 1000])
+async def test_what_was_put_is_got_until_its_time_has_passed(instance, clock, text):
+    """Compressed or not."""
+    kept = recording(text)
+    await instance.cache.put("f", kept)
+
+    got = await instance.cache.get("f")
+    clock.advance(TTL_S)
+
+    assert got.generation.records == kept.generation.records
+    assert (got.generation.state, got.sealed_at_s) == (State.DONE, kept.sealed_at_s)
+    assert await instance.cache.get("f") is None
+
+
+async def test_a_newer_answer_takes_the_place_of_the_older(instance):
+    """There is one answer to a question."""
+    for text in ("old", "new"):
+        await instance.cache.put("f", recording(text))
+
+    assert (await instance.cache.get("f")).generation.records[1] == Chunk("new")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"\x01",
+        b"garbage",
+        WHOLE[:-1],
+        WHOLE[: len(WHOLE) // 2],
+        WHOLE[:2],
+        bytes((VERSION + 1,)) + WHOLE[1:],
+        bytes((VERSION, 7)) + WHOLE[2:],
+        BOMB,
+        NESTED,
+        bytes((VERSION, 0)) + b"\xdd\xff\xff\xff\xff",
+        bytes((VERSION, 0)) + msgspec.msgpack.encode((1.0, [])),
+        bytes((VERSION, 0)) + msgspec.msgpack.encode((1.0, [b"no record"])),
+        _value(recording(state=State.FAILED)),
+    ],
+    ids=range(14),
+)
+async def test_what_cannot_be_read_is_a_miss(instance, value):
+    """It is said that it was there, and nobody gets an error."""
+    await instance.client.submit("SET", _key("f"), value)
+
+    assert await instance.cache.get("f") is None
+    assert [event.fingerprint for event in instance.events.of(EntryUnreadable)] == ["f"]
+
+
+async def test_another_kind_of_value_is_a_miss(instance):
+    """As when somebody else uses the key."""
+    await instance.client.submit("LPUSH", _key("f"), "x")
+
+    assert await instance.cache.get("f") is None
+
+
+async def test_without_redis_everything_is_a_miss(instance, redis_server):
+    """And nothing fails."""
+    instance.client.is_away = True
+
+    await instance.cache.put("f", recording())
+
+    assert await instance.cache.get("f") is None

