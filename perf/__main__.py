@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 
-from perf import cache_hit, coalescing, idle, miss, streams, ttft
+from perf import cache_hit, coalescing, fleet_miss, idle, l2_hit, miss, streams, ttft
 from perf.figures import Figure, table
 from perf.processes import raise_open_files
 
@@ -17,6 +17,8 @@ SCENARIOS = {
     "streams": streams,
     "idle": idle,
     "coalescing": coalescing,
+    "l2_hit": l2_hit,
+    "fleet_miss": fleet_miss,
 }
 
 

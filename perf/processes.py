@@ -10,7 +10,8 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -66,17 +67,28 @@ def simulator() -> Iterator[Simulator]:
 
 
 @contextmanager
-def weir(provider: Simulator) -> Iterator[Server]:
-    """The service, with no limits, asking `provider`."""
+def weir(provider: Simulator, redis_url: str = "", **settings: str) -> Iterator[Server]:
+    """The service, with no limits, asking `provider`; with Redis if its URL is given."""
     environment = {
+        "WEIR_REDIS_URL": redis_url,
         "OPENAI_API_KEY": "x",
         "OPENAI_BASE_URL": provider.openai,
         "WEIR_CATALOGUE": str(PROJECT / "perf" / "catalogue.toml"),
         "WEIR_RATE_ANONYMOUS": "unlimited",
         "WEIR_MAX_CONNECTIONS_PER_USER": "0",
+        **settings,
     }
     with _server(str(_BIN / "weir"), "serve", "--port", "0", environment=environment) as server:
         yield server
+
+
+@contextmanager
+def fleet(provider: Simulator, redis_url: str, size: int) -> Iterator[list[Server]]:
+    """So many instances of the service over one Redis, started together."""
+    with ExitStack() as stack, ThreadPoolExecutor() as starting:
+        instances = [weir(provider, redis_url) for _ in range(size)]
+        begun = [starting.submit(stack.enter_context, each) for each in instances]
+        yield [each.result() for each in begun]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import json
 import tomllib
 from urllib.parse import urlsplit
 
-from perf.load import Target
+from perf.connections import Target
 from perf.processes import PROJECT
 
 CHUNK_COUNTS = {"ten": 10, "fifty": 50, "two_hundred": 200}

