@@ -6,7 +6,20 @@ import platform
 import sys
 import time
 
-from perf import cache_hit, coalescing, fleet_miss, idle, l2_hit, miss, streams, ttft
+from perf import (
+    cache_hit,
+    coalescing,
+    fleet_miss,
+    idle,
+    l2_hit,
+    linger,
+    miss,
+    redis_commands,
+    stampede,
+    streams,
+    ttft,
+    zipf,
+)
 from perf.figures import Figure, table
 from perf.processes import raise_open_files
 
@@ -19,6 +32,10 @@ SCENARIOS = {
     "coalescing": coalescing,
     "l2_hit": l2_hit,
     "fleet_miss": fleet_miss,
+    "stampede": stampede,
+    "redis": redis_commands,
+    "zipf": zipf,
+    "linger": linger,
 }
 
 

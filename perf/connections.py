@@ -38,7 +38,7 @@ class Connection(asyncio.Protocol):
     """A kept-alive connection on which one question is asked at a time."""
 
     def __init__(self, target: Target) -> None:
-        self._target = target
+        self.target = target
         self._token = target.token.encode()
         self._ending = target.ending.encode()
         self._head = (
@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
 
     def ask(self, number: int) -> Reply:
         """Send the request; the reply is done when its last byte is here, or when the connection is lost."""
-        body = self._target.body.replace("{n}", str(number))
+        body = self.target.body.replace("{n}", str(number))
         self.reply = Reply(perf_counter())
         if self.transport.is_closing():
             self.reply.done.set_exception(ConnectionError("lost"))

@@ -5,6 +5,7 @@ before it, each on a line, so that the one who measures can look at the server i
 """
 
 import asyncio
+import os
 import resource
 import sys
 from itertools import count
@@ -34,13 +35,17 @@ class Alternate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Open so many streams, `per_s` of them a second, and watch them for `hold_s` seconds; then leave."""
+    """Open so many streams, `per_s` of them a second, and watch them for `hold_s` seconds; then leave.
+
+    They ask so many distinct questions, by turns; None: each its own.
+    """
 
     target: Target
     streams: int
     per_s: float
     hold_s: float
     gap_s: float
+    questions: int | None = None
 
 
 Job = Closed | Alternate | Hold | Spread
@@ -106,7 +111,7 @@ async def hold(job: Hold) -> Answers:
     for number in range(job.streams):
         await asyncio.sleep(began_s + number / job.per_s - perf_counter())
         connections.append(await connect(job.target))
-        connections[-1].ask(number)
+        connections[-1].ask(number % (job.questions or job.streams))
     await asyncio.sleep(2 * job.gap_s)
     _say("open")
     opened_s = perf_counter()
@@ -148,8 +153,10 @@ def _lateness_s(reply: Reply, gap_s: float, from_s: float, to_s: float) -> list[
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """The line has been written whole: what a full pipe takes of it, and then the rest."""
+    rest = memoryview(text.encode() + b"\n")
+    while rest:
+        rest = rest[os.write(sys.stdout.fileno(), rest) :]
 
 
 async def _run(job: Job) -> Answers:

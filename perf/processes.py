@@ -54,8 +54,16 @@ class Simulator:
 
     def calls(self) -> int:
         """How often the provider has been asked."""
+        return self._count("calls")
+
+    def wait_until_idle(self) -> None:
+        """No call is under way."""
+        while self._count("live"):
+            time.sleep(0.1)
+
+    def _count(self, name: str) -> int:
         with _open_url(f"{self.control}/counters", timeout=5) as response:
-            return int(json.load(response)["openai"]["calls"])
+            return int(json.load(response)["openai"][name])
 
 
 @contextmanager
@@ -67,8 +75,8 @@ def simulator() -> Iterator[Simulator]:
 
 
 @contextmanager
-def weir(provider: Simulator, redis_url: str = "", **settings: str) -> Iterator[Server]:
-    """The service, with no limits, asking `provider`; with Redis if its URL is given."""
+def weir(provider: Simulator, redis_url: str = "", port: int = 0, **settings: str) -> Iterator[Server]:
+    """The service, with no limits, asking `provider`; with Redis if its URL is given; at any port if it is 0."""
     environment = {
         "WEIR_REDIS_URL": redis_url,
         "OPENAI_API_KEY": "x",
@@ -78,7 +86,7 @@ def weir(provider: Simulator, redis_url: str = "", **settings: str) -> Iterator[
         "WEIR_MAX_CONNECTIONS_PER_USER": "0",
         **settings,
     }
-    with _server(str(_BIN / "weir"), "serve", "--port", "0", environment=environment) as server:
+    with _server(str(_BIN / "weir"), "serve", "--port", str(port), environment=environment) as server:
         yield server
 
 

@@ -1,7 +1,7 @@
 """Questions spread over several instances, as a load balancer would spread them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from time import perf_counter
 
@@ -10,14 +10,16 @@ import msgspec
 from perf.connections import Connection, Reply, Target, connect
 
 _COUNTED = 1000
-_RECONNECT_S = 0.05
+_RECONNECT_S = 0.01
+_LOOK_S = 1.0
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Ask the questions of those numbers, in their order, from so many connections, which the targets have by turns.
 
     Each connection asks anew when it is answered, until there are no more questions, or for `limit_s` seconds over and
-    over. One whose server is gone goes on with the next target, with the question that was not answered.
+    over. One whose server is gone goes on with the next target, from the question that was not answered, and comes
+    back.
     """
 
     targets: list[Target]
@@ -50,15 +52,17 @@ class Tour:
 
     async def run(self) -> float:
         """All have been answered; the seconds that it took."""
-        targets = list(islice(cycle(enumerate(self._job.targets)), self._job.connections))
-        connections = [await connect(target) for _, target in targets]
+        homes = list(islice(cycle(self._job.targets), self._job.connections))
+        connections = [await connect(home) for home in homes]
         self._began_s = perf_counter()
-        await asyncio.gather(*map(self._ask_on, connections, (at for at, _ in targets)))
+        await asyncio.gather(*map(self._ask_on, connections, homes))
         return perf_counter() - self._began_s
 
-    async def _ask_on(self, connection: Connection, at: int) -> None:
-        limit_s = self._job.limit_s
+    async def _ask_on(self, connection: Connection, home: Target) -> None:
+        limit_s, looked_s = self._job.limit_s, 0.0
         for question in self._questions:
+            if connection.target != home and perf_counter() - looked_s > _LOOK_S:
+                connection, looked_s = await _first_of([home, connection.target]), perf_counter()
             while True:
                 try:
                     reply = connection.ask(question)
@@ -66,19 +70,15 @@ class Tour:
                     break
                 except ConnectionError:
                     self.lost += 1
-                    connection, at = await self._elsewhere(at)
+                    connection, looked_s = await self._elsewhere(connection.target), perf_counter()
             self._saw(connection, reply)
             if limit_s is not None and perf_counter() - self._began_s >= limit_s:
                 return
 
-    async def _elsewhere(self, at: int) -> tuple[Connection, int]:
+    async def _elsewhere(self, gone: Target) -> Connection:
         """A connection to the first target after that one which can be reached."""
-        while True:
-            at = (at + 1) % len(self._job.targets)
-            try:
-                return await connect(self._job.targets[at]), at
-            except OSError:
-                await asyncio.sleep(_RECONNECT_S)
+        at = self._job.targets.index(gone) + 1
+        return await _first_of([*self._job.targets[at:], *self._job.targets[:at]])
 
     def _saw(self, connection: Connection, reply: Reply) -> None:
         if failure := connection.failure(reply):
@@ -90,3 +90,13 @@ class Tour:
         self.seen.append(Seen(connection.cache(reply), *(time_s - self._began_s for time_s in times_s)))
         if len(self.seen) == self._half:
             self._say("half")
+
+
+async def _first_of(targets: Sequence[Target]) -> Connection:
+    """A connection to the first that can be reached."""
+    for target in cycle(targets):
+        try:
+            return await connect(target)
+        except OSError:
+            await asyncio.sleep(_RECONNECT_S)
+    raise ValueError("no target")
