@@ -106,7 +106,7 @@ class RedisCluster:
         for node in others:
             first.ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
         for at, node in enumerate(self.nodes):
-            node.ask("CLUSTER", "ADDSLOTS", *map(str, range(at, _SLOTS, 3)))
+            node.ask("CLUSTER", "ADDSLOTS", *map(str, range(at * _SLOTS // 3, (at + 1) * _SLOTS // 3)))
         for node in self.nodes:
             node.until("cluster_state:ok", "CLUSTER", "INFO")
             node.until(f"cluster_slots_ok:{_SLOTS}", "CLUSTER", "INFO")

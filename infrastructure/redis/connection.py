@@ -19,6 +19,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialWithJitterBackoff
 
 from infrastructure.redis.client import Connection
+from infrastructure.redis.cluster import ClusterCommands
 from infrastructure.redis.subscriptions import PubSub
 
 TIMEOUT_S = 0.2
@@ -72,14 +73,14 @@ def _through_sentinels(url: str) -> Redises:
 def _to_cluster(url: str) -> Redises:
     """Commands go to the node of their slot; messages reach every node, so any will do to listen at."""
     nodes = [ClusterNode(host, port) for host, port in _hosts(url)]
-    cluster = RedisCluster(startup_nodes=nodes, **_options(), **_credentials(url))
+    cluster = RedisCluster(startup_nodes=nodes, require_full_coverage=False, **_options(), **_credentials(url))
 
     def subscribe() -> PubSub:
         node = choice(cluster.get_nodes() or nodes)  # noqa: S311  # any will do
         pool = ConnectionPool(host=node.host, port=int(node.port), **_options(), **_credentials(url))
         return cast("PubSub", _OwnConnection(pool))
 
-    return Redises(cast("Connection", cluster), subscribe)
+    return Redises(ClusterCommands(cluster), subscribe)
 
 
 class _OwnConnection(LibraryPubSub):
