@@ -220,7 +220,7 @@ class RedisClient:
             if self.is_away:
                 await self._connection.aclose()
             answers = await self._execute(PROBE)
-        except _FAILURES:
+        except Exception:  # noqa: BLE001  # whatever it is, it must go on being looked for
             self.is_away = True
             return False
         is_whole = not any(isinstance(answer, RedisAway) for answer in answers)
