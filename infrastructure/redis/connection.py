@@ -18,11 +18,14 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialWithJitterBackoff
 
-from infrastructure.redis.client import Connection
+from infrastructure.redis.client import Connection, Pipeline
+from infrastructure.redis.cluster import ClusterCommands
 from infrastructure.redis.subscriptions import PubSub
 
 TIMEOUT_S = 0.2
 _CONNECTIONS = 32
+_CONNECTIONS_TO_MASTER = 128
+"""More, as the library's pool for it does not wait for a free one, but fails."""
 _DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
 
 
@@ -65,21 +68,38 @@ def _through_sentinels(url: str) -> Redises:
     sentinel = Sentinel(  # type: ignore[no-untyped-call]  # the library's is untyped
         list(_hosts(url)), sentinel_kwargs=_options(), **_options(), **_credentials(url)
     )
-    redis = sentinel.master_for(service, db=int(db or 0), max_connections=_CONNECTIONS)
-    return Redises(cast("Connection", redis), lambda: cast("PubSub", redis.pubsub()))
+    redis = sentinel.master_for(service, db=int(db or 0), max_connections=_CONNECTIONS_TO_MASTER)
+    return Redises(_ThroughSentinels(redis, sentinel), lambda: cast("PubSub", redis.pubsub()))
+
+
+class _ThroughSentinels:
+    """Commands to the master, whose connections and those to the sentinels are closed together."""
+
+    def __init__(self, redis: Redis, sentinel: Sentinel) -> None:
+        self._redis = redis
+        self._sentinel = sentinel
+
+    def pipeline(self, transaction: bool = True) -> Pipeline:  # noqa: FBT001, FBT002  # the library's
+        """An empty pipeline."""
+        return cast("Pipeline", self._redis.pipeline(transaction))
+
+    async def aclose(self) -> None:
+        """All connections are closed; the sentinels are asked who is master when there are commands again."""
+        await self._redis.aclose()
+        await self._sentinel.aclose()
 
 
 def _to_cluster(url: str) -> Redises:
     """Commands go to the node of their slot; messages reach every node, so any will do to listen at."""
     nodes = [ClusterNode(host, port) for host, port in _hosts(url)]
-    cluster = RedisCluster(startup_nodes=nodes, **_options(), **_credentials(url))
+    cluster = RedisCluster(startup_nodes=nodes, require_full_coverage=False, **_options(), **_credentials(url))
 
     def subscribe() -> PubSub:
         node = choice(cluster.get_nodes() or nodes)  # noqa: S311  # any will do
         pool = ConnectionPool(host=node.host, port=int(node.port), **_options(), **_credentials(url))
         return cast("PubSub", _OwnConnection(pool))
 
-    return Redises(cast("Connection", cluster), subscribe)
+    return Redises(ClusterCommands(cluster), subscribe)
 
 
 class _OwnConnection(LibraryPubSub):
