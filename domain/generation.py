@@ -157,6 +157,27 @@ class Generation:
         self.on_deserted: Callable[[], None] | None = None
         self._waiting: dict[asyncio.Future[None], None] = {}
 
+    @classmethod
+    def replayed(cls, records: Sequence[Record]) -> "Generation":
+        """The generation whose whole log is `records`, as if they had been appended one by one.
+
+        Raises:
+            ValueError: it does not begin with its opening.
+            IllegalMove: it goes on after its seal.
+        """
+        if not records or type(records[0]) is not Opened:
+            raise ValueError("a log without an opening")
+        if Sealed in set(map(type, records[:-1])):
+            raise IllegalMove(State.DONE, Move.APPENDED)
+        generation = cls(records[0])
+        generation.records = list(records)
+        generation.size_bytes = RECORD_OVERHEAD_BYTES * len(records) + sum(
+            _chunk_bytes(record) for record in records if type(record) is Chunk
+        )
+        if type(last := records[-1]) is Sealed:
+            generation.state = last.state
+        return generation
+
     @property
     def opened(self) -> Opened:
         """The first record."""

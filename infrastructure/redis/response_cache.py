@@ -1,6 +1,6 @@
 """L2: whole answers in Redis, for all instances.
 
-A value is a version, a flag, and the records in msgpack, deflated where that pays. What cannot be read is a miss.
+A value is a version, a flag, and the answer in msgpack, deflated where that pays. What cannot be read is a miss.
 """
 
 import zlib
@@ -9,18 +9,16 @@ from collections.abc import Callable
 import msgspec
 
 from domain.events import EntryUnreadable, Publish
-from domain.generation import Generation, IllegalMove, Opened, State
+from domain.generation import Generation, IllegalMove, State
 from domain.ports import Recording
 from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
-from infrastructure.redis.wire import decode_record, encode_record
+from infrastructure.redis.wire import decode_recording, encode_recording
 
 VERSION = 1
 _PLAIN, _DEFLATED = 0, 1
 _COMPRESS_FROM_BYTES = 1024
 _MAX_BYTES = 16 * 1024 * 1024
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[float, list[bytes]]).decode
 _WRONG = (msgspec.MsgspecError, ValueError, zlib.error, IndexError, RecursionError, IllegalMove)
 
 
@@ -60,8 +58,7 @@ def _key(fingerprint: str) -> str:
 
 
 def _value(recording: Recording) -> bytes:
-    records = [encode_record(record) for record in recording.generation.records]
-    body = _encode((recording.sealed_at_s, records))
+    body = encode_recording(recording.sealed_at_s, recording.generation.records)
     if len(body) < _COMPRESS_FROM_BYTES:
         return bytes((VERSION, _PLAIN)) + body
     return bytes((VERSION, _DEFLATED)) + zlib.compress(body, 1)
@@ -75,13 +72,8 @@ def _recording(value: bytes) -> Recording:
     """
     if value[0] != VERSION:
         raise ValueError(f"version {value[0]}, not {VERSION}")
-    sealed_at_s, records = _decode(_inflated(value[2:]) if value[1] == _DEFLATED else value[2:])
-    first, *more = map(decode_record, records)
-    if not isinstance(first, Opened):
-        raise ValueError("no opening")  # noqa: TRY004  # what is wrong is the value in Redis
-    generation = Generation(first)
-    for record in more:
-        generation.append(0, record)
+    sealed_at_s, records = decode_recording(_inflated(value[2:]) if value[1] == _DEFLATED else value[2:])
+    generation = Generation.replayed(records)
     if generation.state is not State.DONE:
         raise ValueError("not a whole answer")
     return Recording(generation, sealed_at_s)
