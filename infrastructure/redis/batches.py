@@ -5,7 +5,7 @@ for each command than the server does, are not used: a batch is packed in one go
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import hiredis
@@ -20,6 +20,7 @@ _KEPT = 2
 _BROKEN = (NoConnection, NoTime, OSError, asyncio.TimeoutError)
 
 Command = tuple[Any, ...]
+Shape = Callable[[Any], Any]
 
 
 class Wire(Protocol):
@@ -59,11 +60,13 @@ class Pool(Protocol):
 class Batches:
     """Runs batches on connections of `pool`, whose sockets have no timeout of their own.
 
-    To get a connection may take `timeout_s`, and so may a batch on it; both are tried twice.
+    To get a connection may take `timeout_s`, and so may a batch on it; both are tried twice. `shapes` are the
+    library's: what becomes of a command's answer.
     """
 
-    def __init__(self, pool: Pool, *, timeout_s: float) -> None:
+    def __init__(self, pool: Pool, *, shapes: Mapping[str, Shape], timeout_s: float) -> None:
         self._pool = pool
+        self._shapes = shapes
         self._timeout_s = timeout_s
         self._kept: list[Wire] = []
 
@@ -87,19 +90,27 @@ class Batches:
         packed = b"".join(map(hiredis.pack_command, commands))
         for _ in range(TRIES - 1):
             try:
-                return await self._run(packed, len(commands))
+                return await self._run(packed, commands)
             except _BROKEN:
                 continue
-        return await self._run(packed, len(commands))
+        return await self._run(packed, commands)
 
-    async def _run(self, packed: bytes, count: int) -> list[Any]:
+    async def _run(self, packed: bytes, commands: Sequence[Command]) -> list[Any]:
         wire = await self._take()
         try:
             async with asyncio.timeout(self._timeout_s):
                 await wire.send_packed_command(packed, check_health=False)
-                return [await _answer(wire) for _ in range(count)]
+                return [await self._answer(wire, command[0]) for command in commands]
         finally:
             await self._give_back(wire)
+
+    async def _answer(self, wire: Wire, name: str) -> Any:
+        try:
+            answer = await wire.read_response()
+        except ResponseError as error:
+            return error
+        shape = self._shapes.get(name)
+        return answer if shape is None else shape(answer)
 
     async def _take(self) -> Wire:
         """A connection that is open, as far as can be seen."""
@@ -133,10 +144,3 @@ class _Batch:
     def execute(self, raise_on_error: bool = True) -> Awaitable[list[Any]]:  # noqa: ARG002, FBT001, FBT002  # the library's
         """Send them."""
         return self._batches.run(self._commands)
-
-
-async def _answer(wire: Wire) -> Any:
-    try:
-        return await wire.read_response()
-    except ResponseError as error:
-        return error

@@ -5,7 +5,7 @@ redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/db]
 redis+cluster://[user:password@]host[:port][,host[:port]…]
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import choice
 from typing import Any, cast
@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialWithJitterBackoff
 
-from infrastructure.redis.batches import Batches, Pool
+from infrastructure.redis.batches import Batches, Pool, Shape
 from infrastructure.redis.client import Connection, Pipeline
 from infrastructure.redis.cluster import ClusterCommands
 from infrastructure.redis.subscriptions import PubSub
@@ -55,11 +55,13 @@ def connect(url: str) -> Redises:
         url, max_connections=_CONNECTIONS, timeout=TIMEOUT_S, **_options() | _UNTIMED
     )
     redis = Redis.from_url(url, **_options())
-    return Redises(_batches(pool), lambda: cast("PubSub", redis.pubsub()))
+    return Redises(_batches(Redis.from_pool(pool)), lambda: cast("PubSub", redis.pubsub()))
 
 
-def _batches(pool: ConnectionPool) -> Batches:
-    return Batches(cast("Pool", pool), timeout_s=TIMEOUT_S)
+def _batches(redis: Redis) -> Batches:
+    """What the library's client would run, without its pipelines."""
+    shapes = cast("Mapping[str, Shape]", redis.response_callbacks)
+    return Batches(cast("Pool", redis.connection_pool), shapes=shapes, timeout_s=TIMEOUT_S)
 
 
 def _options() -> dict[str, Any]:
@@ -79,7 +81,7 @@ def _through_sentinels(url: str) -> Redises:
     )
     redis = sentinel.master_for(service, db=int(db or 0))
     commands = sentinel.master_for(service, db=int(db or 0), max_connections=_CONNECTIONS_TO_MASTER, **_UNTIMED)
-    batches = _batches(commands.connection_pool)
+    batches = _batches(commands)
     return Redises(_ThroughSentinels(batches, sentinel), lambda: cast("PubSub", redis.pubsub()))
 
 

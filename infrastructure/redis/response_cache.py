@@ -12,6 +12,7 @@ from domain.events import EntryUnreadable, Publish
 from domain.generation import Generation, IllegalMove, State
 from domain.ports import Recording
 from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
+from infrastructure.redis.keys import response_key
 from infrastructure.redis.wire import decode_recording, encode_recording
 
 VERSION = 1
@@ -34,7 +35,7 @@ class RedisResponseCache:
     async def get(self, fingerprint: str) -> Recording | None:
         """The recording, if Redis has it, it can be read, and its time has not passed."""
         try:
-            value = await self._client.submit("GET", _key(fingerprint))
+            value = await self._client.submit("GET", response_key(fingerprint))
         except NO_ANSWER:
             return None
         if value is None:
@@ -50,11 +51,9 @@ class RedisResponseCache:
         """The recording is on its way to Redis, where it replaces an earlier one; without Redis nothing happens."""
         ttl_ms = int((self._ttl_s - (self._unix_now() - recording.sealed_at_s)) * 1000)
         if ttl_ms > 0 and recording.generation.size_bytes <= _MAX_BYTES:
-            self._client.submit("SET", _key(fingerprint), _value(recording), "PX", ttl_ms).add_done_callback(unheard)
-
-
-def _key(fingerprint: str) -> str:
-    return f"weir:cache:response:{{{fingerprint}}}"
+            self._client.submit("SET", response_key(fingerprint), _value(recording), "PX", ttl_ms).add_done_callback(
+                unheard
+            )
 
 
 def _value(recording: Recording) -> bytes:
