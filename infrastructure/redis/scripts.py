@@ -2,9 +2,9 @@
 
 from infrastructure.redis.client import Script
 
-OWNED, HELD, FENCED, GONE, BEHIND, ENDED = 1, 0, -1, -2, -3, -4
+OWNED, HELD, FENCED, GONE, BEHIND, ENDED, LAPSED = 1, 0, -1, -2, -3, -4, -5
 """What scripts answer first: done; another has the lease; a later epoch leads; another generation has the lease;
-earlier records miss; the generation is sealed."""
+earlier records miss; the generation is sealed; there is no lease, and no request to make it anew from."""
 
 CLAIM = Script("""
 local held = redis.call('HMGET', KEYS[1], 'id', 'epoch', 'owner', 'request', 'is_closed')
@@ -44,6 +44,7 @@ else
         if count == 0 or not there[1] or there[1][2][2] ~= ARGV[10] then return {-1, ARGV[2] + 1, ''} end
         if length >= first + count then return {1} end
     end
+    if ARGV[8] == '' then return {-5} end
     redis.call('HSET', KEYS[1], 'id', ARGV[1], 'epoch', ARGV[2], 'owner', ARGV[3], 'request', ARGV[8])
     redis.call('PEXPIRE', KEYS[1], ARGV[5])
 end
@@ -65,9 +66,10 @@ redis.call('PUBLISH', ARGV[7], ARGV[1])
 return {1}
 """)
 """KEYS lease, log; ARGV id, epoch, owner, number of the first record, lease_ms, keep_ms if the last record seals,
-channel, request, hold_ms, records. Sent again, it does nothing twice. A lease that the server has lost is there again;
-what another has written in place of the records means that it leads, or has led to the end. A sealed generation's
-question stays held for hold_ms, until RELEASE."""
+channel, request or nothing, hold_ms, records. Sent again, it does nothing twice. A lease that the server has lost is
+there again if the request is given, which may be large and is not sent with every chunk; what another has written in
+place of the records means that it leads, or has led to the end. A sealed generation's question stays held for hold_ms,
+until RELEASE."""
 
 RELEASE = Script("""
 if redis.call('HGET', KEYS[1], 'id') == ARGV[1] then redis.call('DEL', KEYS[1]) end

@@ -13,7 +13,7 @@ from infrastructure.memory.generations import Generations
 from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
 from infrastructure.redis.keys import stream_key, tag_of
 from infrastructure.redis.known import Known, Roll
-from infrastructure.redis.scripts import APPEND, BEHIND, FENCED, OWNED
+from infrastructure.redis.scripts import APPEND, BEHIND, FENCED, LAPSED, OWNED
 from infrastructure.redis.wire import encode_record
 
 HOLD_MS = 2000
@@ -97,7 +97,7 @@ class Writer:
             self._lease_ms,
             self._kept_ms(generation.opened) if last else "",
             known.tail,
-            known.request,
+            known.request if known.has_lapsed or not known.written else b"",
             HOLD_MS if last and last.state is State.DONE else 0,
             *map(encode_record, records),
         )
@@ -110,8 +110,12 @@ class Writer:
             self._tell(known, len(known.pending))
             return
         match answer.result():
+            case [code] if code == LAPSED:
+                known.has_lapsed = True
+                self._submit(known)
+                return
             case [code, *_] if code == OWNED:
-                known.written = count
+                known.written, known.has_lapsed = count, False
                 self._tell(known, pending_count)
             case [code, length] if code == BEHIND:
                 known.written = length

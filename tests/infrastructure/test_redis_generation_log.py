@@ -1,12 +1,14 @@
 """What the log leaves in Redis, and for how long."""
 
+import time
 from dataclasses import replace
 
 import pytest
 
 from domain.chat import Chunk
 from domain.generation import Sealed, State
-from infrastructure.redis.keys import followed_key, log_key, stream_key, tag_of
+from domain.ports import Recording
+from infrastructure.redis.keys import followed_key, lease_key, log_key, stream_key, tag_of
 from infrastructure.redis.writer import UNKEPT_MS
 from tests.contracts.test_generation_log import QUESTION, opened
 from tests.redis_instances import TTL_S, redis_instances, until
@@ -48,3 +50,35 @@ async def test_what_may_be_kept_is_kept_for_its_time(redis_server):
             await one.log.append(claim.lease, DONE)
             left_ms = await one.client.submit("PTTL", log_key(tag_of(claim.generation.opened), name))
             assert left_ms > (TTL_S - 5) * 1000
+
+
+async def test_a_lease_that_redis_has_lost_is_made_anew_with_the_request(redis_server):
+    """As after a failover to a replica that lagged: others still find what is being answered, and can go on with it."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        claim = await one.log.claim(opened("g"), QUESTION)
+        key = lease_key(tag_of(claim.generation.opened))
+        before = await one.client.submit("HGETALL", key)
+        await one.client.submit("DEL", key)
+        await one.log.append(claim.lease, Chunk("x"))
+        await until(lambda: len(claim.generation.records) > 1)
+
+        assert await one.client.submit("HGETALL", key) == before
+        assert (await two.log.claim(opened("other"), QUESTION)).lease is None
+
+
+async def test_a_claim_says_whether_an_answer_is_stored(redis_server):
+    """Who looked before it was stored, and claims the question after, need not ask again; others need not look."""
+    async with redis_instances(redis_server.url, "one") as [one]:
+        first = await one.log.claim(opened("a"), QUESTION)
+        await one.log.append(first.lease, DONE)
+        await one.cache.put(first.generation.opened.fingerprint, Recording(first.generation, time.time()))
+        second = await claimed_anew(one)
+
+        assert (first.may_be_stored, second.may_be_stored) == (False, True)
+
+
+async def claimed_anew(instance):
+    """The claim of who leads next, once the question is free."""
+    while not (claim := await instance.log.claim(opened("b"), QUESTION)).lease:
+        pass
+    return claim
