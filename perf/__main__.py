@@ -9,6 +9,7 @@ import time
 from perf import (
     cache_hit,
     coalescing,
+    compression,
     fleet_miss,
     idle,
     l2_hit,
@@ -36,6 +37,7 @@ SCENARIOS = {
     "redis": redis_commands,
     "zipf": zipf,
     "linger": linger,
+    "compression": compression,
 }
 
 
