@@ -92,8 +92,8 @@ def weir(provider: Simulator, redis_url: str = "", port: int = 0, **settings: st
 
 @contextmanager
 def fleet(provider: Simulator, redis_url: str, size: int) -> Iterator[list[Server]]:
-    """So many instances of the service over one Redis, started together."""
-    with ExitStack() as stack, ThreadPoolExecutor() as starting:
+    """So many instances of the service over one Redis, as many starting at once as there are cores."""
+    with ExitStack() as stack, ThreadPoolExecutor(os.cpu_count()) as starting:
         instances = [weir(provider, redis_url) for _ in range(size)]
         begun = [starting.submit(stack.enter_context, each) for each in instances]
         yield [each.result() for each in begun]

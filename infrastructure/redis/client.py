@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha1
 from typing import Any, Protocol
 
@@ -58,14 +58,14 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script, whose keys all are in one slot."""
+    """A Lua script, whose keys all are in one slot. The server knows it by its digest."""
 
     text: str
+    digest: str = field(init=False)
 
-    @property
-    def digest(self) -> str:
-        """What the server knows it by."""
-        return sha1(self.text.encode()).hexdigest()  # noqa: S324  # the server's choice
+    def __post_init__(self) -> None:
+        digest = sha1(self.text.encode()).hexdigest()  # noqa: S324  # the server's choice
+        object.__setattr__(self, "digest", digest)
 
 
 Batch = Sequence[tuple[tuple[Any, ...], asyncio.Future[Any]]]

@@ -10,7 +10,7 @@ from infrastructure.redis.keys import followed_key, lease_key, log_key, tag_of, 
 
 @dataclass(slots=True, eq=False)
 class Known:
-    """A generation that is led or followed here.
+    """A generation that is led or followed here, its id, and its keys (keys.py), which are asked for with every chunk.
 
     `written`: how many of its records are in Redis; `pending`: those that nobody has been told yet.
     `is_alone`: another has gone on without what was told here, or Redis has been away for long: this one is finished in
@@ -35,36 +35,20 @@ class Known:
     is_unread: bool = False
     seen_count: int = 0
     settling: asyncio.Future[None] | None = None
+    generation_id: str = field(init=False)
+    tag: str = field(init=False)
+    lease: str = field(init=False)
+    log: str = field(init=False)
+    followed: str = field(init=False)
+    tail: str = field(init=False)
 
-    @property
-    def generation_id(self) -> str:
-        """The stream's id."""
-        return self.generation.opened.generation_id
-
-    @property
-    def tag(self) -> str:
-        """What its keys share."""
-        return tag_of(self.generation.opened)
-
-    @property
-    def lease(self) -> str:
-        """See keys.py."""
-        return lease_key(self.tag)
-
-    @property
-    def log(self) -> str:
-        """See keys.py."""
-        return log_key(self.tag, self.generation_id)
-
-    @property
-    def followed(self) -> str:
-        """See keys.py."""
-        return followed_key(self.tag)
-
-    @property
-    def tail(self) -> str:
-        """See keys.py."""
-        return tail_channel(self.tag, self.generation_id)
+    def __post_init__(self) -> None:
+        self.tag = tag_of(self.generation.opened)
+        self.generation_id = self.generation.opened.generation_id
+        self.lease = lease_key(self.tag)
+        self.log = log_key(self.tag, self.generation_id)
+        self.followed = followed_key(self.tag)
+        self.tail = tail_channel(self.tag, self.generation_id)
 
     @property
     def is_written(self) -> bool:
