@@ -25,7 +25,7 @@ from infrastructure.memory.generation_log import MemoryGenerationLog
 from infrastructure.memory.generations import Generations
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
-from infrastructure.redis.client import RedisClient
+from infrastructure.redis.client import COMPONENT, RedisClient
 from infrastructure.redis.connection import connect as connect_redis
 from infrastructure.redis.generation_log import RedisGenerationLog
 from infrastructure.redis.liveness import Liveness
@@ -64,6 +64,11 @@ def _rates(settings: Settings) -> dict[str, Rate]:
 def _store(redis_url: str) -> str:
     """Where instances meet."""
     return "redis" if redis_url else "memory"
+
+
+def _components(redis_url: str) -> tuple[str, ...]:
+    """What the service can do without, for a while."""
+    return (COMPONENT,) if redis_url else ()
 
 
 def _lease_s(total_s: float) -> float:
@@ -224,6 +229,7 @@ class Container(containers.DeclarativeContainer):
         cache_size=providers.Callable(
             lambda cache: lambda: {"entries": len(cache), "bytes": cache.size_bytes}, memory_cache
         ),
+        components=providers.Callable(_components, settings.provided.redis_url),
     )
     http_policy = providers.Singleton(
         lambda settings, catalogue: HttpPolicy(

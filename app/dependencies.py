@@ -32,6 +32,11 @@ class HealthChecks(Protocol):
         """Whether work may be sent here."""
         ...
 
+    @property
+    def status(self) -> str:
+        """All in one word: healthy, degraded or unhealthy."""
+        ...
+
     def checks(self) -> dict[str, Any]:
         """Every check, by name."""
         ...

@@ -35,8 +35,8 @@ class PortTaken(Exception):
     """Something listens at that address already."""
 
 
-def serve(settings: Settings, host: str, port: int, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT, having told `announce` the address; port 0 takes a free one.
+def serve(settings: Settings, host: str, port: int, workers: int, announce: Callable[[str], None]) -> None:
+    """Serve with so many `workers` until SIGTERM or SIGINT, having told `announce` the address; port 0: a free one.
 
     Raises:
         PortTaken: the address cannot be had.
@@ -49,6 +49,7 @@ def serve(settings: Settings, host: str, port: int, announce: Callable[[str], No
         factory=True,
         address=address,
         port=port,
+        workers=workers,
         interface=Interfaces.ASGI,
         loop=Loops.uvloop,
         websockets=False,

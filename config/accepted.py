@@ -116,6 +116,12 @@ API_KEY = Accepted(sentence="a key of printable ASCII characters without blanks"
 
 
 _REDIS_SCHEMES = {"redis", "rediss", "redis+sentinel", "redis+cluster"}
+_HOST = re.compile(r"(\[[\da-fA-F:.]+\]|[^:\s\[\]]+)(:\d{1,5})?")
+
+
+def _is_host(host: str) -> bool:
+    """Whether it is a name or address, alone or with a port; ValueError for a port that none can be."""
+    return _HOST.fullmatch(host) is not None and urlsplit(f"//{host}").port != 0
 
 
 def _redis_url(text: str) -> str:
@@ -129,7 +135,7 @@ def _redis_url(text: str) -> str:
     parts = urlsplit(text)
     hosts = parts.netloc.rpartition("@")[2].split(",")
     path = parts.path.strip("/").split("/")
-    if parts.scheme not in _REDIS_SCHEMES or not all(re.fullmatch(r"[^:\s]+(:\d{1,5})?", host) for host in hosts):
+    if parts.scheme not in _REDIS_SCHEMES or not all(map(_is_host, hosts)):
         raise ValueError("not the address of a Redis")
     if parts.scheme == "redis+sentinel" and not path[0]:
         raise ValueError("no service")

@@ -156,10 +156,11 @@ class EntryUnreadable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentChanged:
-    """What depends on `component` (redis) is degraded from now on, or whole again."""
+    """What depends on `component` (redis) is degraded from now on, because of `error`, or whole again."""
 
     component: str
     is_degraded: bool
+    error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

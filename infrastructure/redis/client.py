@@ -185,7 +185,7 @@ class RedisClient:
                 future.set_exception(RedisAway())
         if not self.is_away:
             self.is_away = True
-            self._publish(ComponentChanged(component=COMPONENT, is_degraded=True))
+            self._publish(ComponentChanged(component=COMPONENT, is_degraded=True, error=failure))
             self._probing = asyncio.get_running_loop().create_task(self._probe())
 
     async def _probe(self) -> None:

@@ -94,8 +94,8 @@ class _OwnConnection(LibraryPubSub):
 def _hosts(url: str) -> Iterator[tuple[str, int]]:
     parts = urlsplit(url)
     for host in parts.netloc.rpartition("@")[2].split(","):
-        name, _, port = host.partition(":")
-        yield name, int(port or _DEFAULT_PORTS[parts.scheme])
+        one = urlsplit(f"//{host}")
+        yield one.hostname or host, one.port or _DEFAULT_PORTS[parts.scheme]
 
 
 def _credentials(url: str) -> dict[str, Any]:
