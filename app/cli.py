@@ -100,21 +100,17 @@ def _serve(settings: Settings, host: str, port: int, workers: int, announce: Cal
 
 
 def _try_redis(settings: Settings) -> None:
-    """End here if Redis will never do; if it only does not answer, say so: it is found when it does."""
+    """End here if Redis will never do; one that only does not answer yet is found when it does, and the log tells."""
     if not settings.redis_url:
         return
-    from infrastructure.redis.checking import (  # noqa: PLC0415  # only who serves with Redis needs it
-        RedisUnfit,
-        RedisUnreachable,
-        check_redis,
-    )
+    from infrastructure.redis.checking import RedisUnfit, RedisUnreachable, check_redis  # noqa: PLC0415  # only for who has Redis
 
     try:
         asyncio.run(check_redis(settings.redis_url))
     except RedisUnfit as unfit:
         _refuse(f"WEIR_REDIS_URL: {unfit}")
-    except RedisUnreachable as failure:
-        click.echo(f"weir: WEIR_REDIS_URL: {failure}; this instance is alone until it does", err=True)
+    except RedisUnreachable:
+        return
 
 
 def _refuse(*sentences: str) -> NoReturn:

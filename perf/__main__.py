@@ -6,7 +6,20 @@ import platform
 import sys
 import time
 
-from perf import cache_hit, coalescing, idle, miss, streams, ttft
+from perf import (
+    cache_hit,
+    coalescing,
+    fleet_miss,
+    idle,
+    l2_hit,
+    linger,
+    miss,
+    redis_commands,
+    stampede,
+    streams,
+    ttft,
+    zipf,
+)
 from perf.figures import Figure, table
 from perf.processes import raise_open_files
 
@@ -17,6 +30,12 @@ SCENARIOS = {
     "streams": streams,
     "idle": idle,
     "coalescing": coalescing,
+    "l2_hit": l2_hit,
+    "fleet_miss": fleet_miss,
+    "stampede": stampede,
+    "redis": redis_commands,
+    "zipf": zipf,
+    "linger": linger,
 }
 
 

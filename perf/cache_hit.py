@@ -7,8 +7,9 @@ from pathlib import Path
 from statistics import median
 
 from perf import bare, targets
+from perf.connections import Target
 from perf.figures import Figure
-from perf.load import Closed, Target
+from perf.load import Closed
 from perf.processes import Server, load, simulator, weir
 from perf.processes import bare as bare_server
 

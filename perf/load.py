@@ -1,10 +1,11 @@
-"""The load generator: a process of its own, with hand-made HTTP/1.1 over protocols on uvloop.
+"""The load generator: a process of its own, on uvloop.
 
 One job comes in on stdin as JSON, its result leaves on stdout; a job that holds streams open says `open` and `held`
 before it, each on a line, so that the one who measures can look at the server in between.
 """
 
 import asyncio
+import os
 import resource
 import sys
 from itertools import count
@@ -13,19 +14,8 @@ from time import perf_counter
 import msgspec
 import uvloop
 
-
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked where. `{n}` in the body becomes a number of its own for each request.
-
-    `token` stands once in each chunk of the answer, `ending` somewhere in a whole one.
-    """
-
-    host: str
-    port: int
-    path: str
-    body: str
-    token: str
-    ending: str
+from perf.connections import Connection, Reply, Target, connect
+from perf.spread import Seen, Spread, Tour
 
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -45,20 +35,27 @@ class Alternate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Open so many streams, `per_s` of them a second, and watch them for `hold_s` seconds; then leave."""
+    """Open so many streams, `per_s` of them a second, and watch them for `hold_s` seconds; then leave.
+
+    They ask so many distinct questions, by turns; None: each its own.
+    """
 
     target: Target
     streams: int
     per_s: float
     hold_s: float
     gap_s: float
+    questions: int | None = None
 
 
-Job = Closed | Alternate | Hold
+Job = Closed | Alternate | Hold | Spread
 
 
 class Answers(msgspec.Struct, kw_only=True):
-    """What came back. `first_token_s` has a list for each target; lateness is that of the tokens of held streams."""
+    """What came back. `first_token_s` has a list for each target; lateness is that of the tokens of held streams.
+
+    `seen` are the answers to spread questions, of which `lost` had to be asked elsewhere, their server being gone.
+    """
 
     count: int = 0
     wall_s: float = 0.0
@@ -66,92 +63,8 @@ class Answers(msgspec.Struct, kw_only=True):
     fewest_tokens: int = 0
     first_token_s: list[list[float]] = []
     lateness_s: list[float] = []
-
-
-class Reply:
-    """One response as it arrives."""
-
-    __slots__ = ("arrivals_s", "asked_s", "done", "expected", "pieces", "size")
-
-    def __init__(self, asked_s: float) -> None:
-        self.asked_s = asked_s
-        self.arrivals_s: list[float] = []  # of tokens
-        self.pieces: list[bytes] = []
-        self.size = 0
-        self.expected: int | None = None  # bytes in all; None while unknown, or when chunked
-        self.done = asyncio.get_running_loop().create_future()
-
-
-class Connection(asyncio.Protocol):
-    """A kept-alive connection on which one question is asked at a time."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._token = target.token.encode()
-        self._ending = target.ending.encode()
-        self._head = (
-            f"POST {target.path} HTTP/1.1\r\nHost: {target.host}\r\nAuthorization: Bearer x\r\n"
-            "Content-Type: application/json\r\nContent-Length: "
-        )
-        self.reply: Reply | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: asyncio.Transport = transport
-
-    def ask(self, number: int) -> Reply:
-        """Send the request; the reply is done when its last byte is here."""
-        body = self._target.body.replace("{n}", str(number))
-        self.reply = Reply(perf_counter())
-        self.transport.write(f"{self._head}{len(body)}\r\n\r\n{body}".encode())
-        return self.reply
-
-    def data_received(self, data: bytes) -> None:
-        reply = self.reply
-        if reply is None:
-            return
-        if not reply.pieces:
-            reply.expected = _length(data)
-        reply.pieces.append(data)
-        reply.size += len(data)
-        if (tokens := data.count(self._token)) and reply.expected is None:
-            reply.arrivals_s.extend([perf_counter()] * tokens)
-        if reply.size == reply.expected or (reply.expected is None and self._is_last(reply, data)):
-            reply.done.set_result(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.reply and not self.reply.done.done():
-            self.reply.done.set_exception(ConnectionError(f"lost: {exc}"))
-
-    def failure(self, reply: Reply) -> str | None:
-        """What is wrong with a reply; None: nothing."""
-        whole = b"".join(reply.pieces)
-        if whole.startswith(b"HTTP/1.1 200") and self._ending in whole:
-            return None
-        return whole[:600].decode(errors="replace")
-
-    def tokens(self, reply: Reply) -> int:
-        """How many tokens a reply has."""
-        return b"".join(reply.pieces).count(self._token)
-
-    @staticmethod
-    def _is_last(reply: Reply, data: bytes) -> bool:
-        end = data if len(data) >= 5 else b"".join(reply.pieces[-2:])
-        return end.endswith(b"0\r\n\r\n")
-
-
-def _length(data: bytes) -> int | None:
-    """The size of the whole response that begins with `data`, head included; None: chunked."""
-    head, _, _ = data.partition(b"\r\n\r\n")
-    _, found, rest = head.lower().partition(b"content-length:")
-    return len(head) + 4 + int(rest.split(b"\r\n", 1)[0]) if found else None
-
-
-async def connect(target: Target) -> Connection:
-    """An open connection."""
-    _, connection = await asyncio.get_running_loop().create_connection(
-        lambda: Connection(target), target.host, target.port
-    )
-    return connection
+    seen: list[Seen] = []
+    lost: int = 0
 
 
 async def closed(job: Closed) -> Answers:
@@ -198,7 +111,7 @@ async def hold(job: Hold) -> Answers:
     for number in range(job.streams):
         await asyncio.sleep(began_s + number / job.per_s - perf_counter())
         connections.append(await connect(job.target))
-        connections[-1].ask(number)
+        connections[-1].ask(number % (job.questions or job.streams))
     await asyncio.sleep(2 * job.gap_s)
     _say("open")
     opened_s = perf_counter()
@@ -209,6 +122,20 @@ async def hold(job: Hold) -> Answers:
     lateness_s = [late for reply in replies for late in _lateness_s(reply, job.gap_s, opened_s, held_s)]
     failures = [_held_failure(reply) for reply in replies if reply.done.done() or not reply.arrivals_s]
     return Answers(count=len(lateness_s), wall_s=held_s - opened_s, failures=failures, lateness_s=lateness_s)
+
+
+async def spread(job: Spread) -> Answers:
+    """See the job."""
+    tour = Tour(job, _say)
+    wall_s = await tour.run()
+    return Answers(
+        count=len(tour.seen),
+        wall_s=wall_s,
+        failures=tour.failures,
+        fewest_tokens=min(tour.token_counts),
+        seen=tour.seen,
+        lost=tour.lost,
+    )
 
 
 def _held_failure(reply: Reply) -> str:
@@ -226,8 +153,10 @@ def _lateness_s(reply: Reply, gap_s: float, from_s: float, to_s: float) -> list[
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """The line has been written whole: what a full pipe takes of it, and then the rest."""
+    rest = memoryview(text.encode() + b"\n")
+    while rest:
+        rest = rest[os.write(sys.stdout.fileno(), rest) :]
 
 
 async def _run(job: Job) -> Answers:
@@ -238,6 +167,8 @@ async def _run(job: Job) -> Answers:
             return await alternate(job)
         case Hold():
             return await hold(job)
+        case Spread():
+            return await spread(job)
 
 
 def main() -> None:

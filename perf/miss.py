@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from statistics import linear_regression, median
 
 from perf import bare, targets
+from perf.connections import Target
 from perf.figures import Figure
-from perf.load import Closed, Target
+from perf.load import Closed
 from perf.processes import Server, load, simulator, weir
 from perf.processes import bare as bare_server
 

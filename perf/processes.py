@@ -10,7 +10,8 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -53,8 +54,16 @@ class Simulator:
 
     def calls(self) -> int:
         """How often the provider has been asked."""
+        return self._count("calls")
+
+    def wait_until_idle(self) -> None:
+        """No call is under way."""
+        while self._count("live"):
+            time.sleep(0.1)
+
+    def _count(self, name: str) -> int:
         with _open_url(f"{self.control}/counters", timeout=5) as response:
-            return int(json.load(response)["openai"]["calls"])
+            return int(json.load(response)["openai"][name])
 
 
 @contextmanager
@@ -66,17 +75,28 @@ def simulator() -> Iterator[Simulator]:
 
 
 @contextmanager
-def weir(provider: Simulator) -> Iterator[Server]:
-    """The service, with no limits, asking `provider`."""
+def weir(provider: Simulator, redis_url: str = "", port: int = 0, **settings: str) -> Iterator[Server]:
+    """The service, with no limits, asking `provider`; with Redis if its URL is given; at any port if it is 0."""
     environment = {
+        "WEIR_REDIS_URL": redis_url,
         "OPENAI_API_KEY": "x",
         "OPENAI_BASE_URL": provider.openai,
         "WEIR_CATALOGUE": str(PROJECT / "perf" / "catalogue.toml"),
         "WEIR_RATE_ANONYMOUS": "unlimited",
         "WEIR_MAX_CONNECTIONS_PER_USER": "0",
+        **settings,
     }
-    with _server(str(_BIN / "weir"), "serve", "--port", "0", environment=environment) as server:
+    with _server(str(_BIN / "weir"), "serve", "--port", str(port), environment=environment) as server:
         yield server
+
+
+@contextmanager
+def fleet(provider: Simulator, redis_url: str, size: int) -> Iterator[list[Server]]:
+    """So many instances of the service over one Redis, started together."""
+    with ExitStack() as stack, ThreadPoolExecutor() as starting:
+        instances = [weir(provider, redis_url) for _ in range(size)]
+        begun = [starting.submit(stack.enter_context, each) for each in instances]
+        yield [each.result() for each in begun]
 
 
 @contextmanager

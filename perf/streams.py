@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from statistics import quantiles
 
 from perf import bare, targets
+from perf.connections import Target
 from perf.figures import Figure
-from perf.load import Answers, Hold, Target
+from perf.load import Answers, Hold
 from perf.processes import Server, finished, load, loading, simulator, weir
 from perf.processes import bare as bare_server
 

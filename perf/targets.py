@@ -4,10 +4,10 @@ import json
 import tomllib
 from urllib.parse import urlsplit
 
-from perf.load import Target
+from perf.connections import Target
 from perf.processes import PROJECT
 
-CHUNK_COUNTS = {"ten": 10, "fifty": 50, "two_hundred": 200}
+CHUNK_COUNTS = {"ten": 10, "fifty": 50, "two_hundred": 200, "thinking": 50, "brisk": 50}
 
 
 def named_events(url: str, model: str, query: str) -> Target:

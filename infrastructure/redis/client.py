@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha1
 from typing import Any, Protocol
 
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError
 
 from domain.events import ComponentChanged, Publish, StoreFailed
 
@@ -15,6 +15,9 @@ PROBE_S = 0.25
 
 PAUSE_S = 1.5
 """No command takes so long: when one did, it is this process that was stopped."""
+
+PROBE = (("PING",), ("SET", "weir:probe", 1, "PX", 1000))
+"""What is asked of a server that is away: one that takes nothing is no use. In a cluster the first asks every node."""
 
 COMPONENT = "redis"
 
@@ -71,7 +74,8 @@ Batch = Sequence[tuple[tuple[Any, ...], asyncio.Future[Any]]]
 class RedisClient:
     """Runs commands. While a batch is under way the next one gathers, for at most `linger_s` seconds.
 
-    After a failure the server counts as away: commands are refused at once until it answers again.
+    After a failure the server counts as away: commands are refused at once until it answers again. So does one that has
+    become a replica: connections are made anew, and find who leads now. Of a cluster, part can be away.
     """
 
     def __init__(self, connection: Connection, *, linger_s: float, publish: Publish) -> None:
@@ -142,7 +146,10 @@ class RedisClient:
         except Exception as failure:  # noqa: BLE001  # whatever it is, nobody may wait for ever
             self._went_away(batch, failure)
             return
-        for (_, future), answer in zip(batch, answers, strict=True):
+        for (command, future), answer in zip(batch, answers, strict=True):
+            if isinstance(answer, RedisAway):
+                self._publish(StoreFailed(operation=str(command[0]).lower(), error=answer))
+                self._look_for_it(answer)
             if future.done():
                 continue
             if isinstance(answer, Exception):
@@ -162,12 +169,19 @@ class RedisClient:
         return await self._execute(commands)
 
     async def _execute(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The answers to `commands`, in one round trip; in one more when the server has forgotten scripts."""
+        """The answers to `commands`, in one round trip; in one more when the server has forgotten scripts.
+
+        Raises:
+            ReadOnlyError: the server is a replica (by now).
+        """
         pipeline = self._connection.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
         answers = await pipeline.execute(raise_on_error=False)
-        forgotten = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        errors = [at for at, answer in enumerate(answers) if isinstance(answer, Exception)]
+        if any(_is_of_replica(answers[at]) for at in errors):
+            raise ReadOnlyError(str(answers[errors[0]]))
+        forgotten = [at for at in errors if isinstance(answers[at], NoScriptError)]
         if forgotten:
             told = await self._execute(
                 [("EVAL", self._scripts[commands[at][1]], *commands[at][2:]) for at in forgotten]
@@ -183,24 +197,43 @@ class RedisClient:
             self._publish(StoreFailed(operation=str(command[0]).lower(), error=failure))
             if not future.done():
                 future.set_exception(RedisAway())
-        if not self.is_away:
-            self.is_away = True
+        self.is_away = True
+        self._look_for_it(failure)
+
+    def _look_for_it(self, failure: BaseException) -> None:
+        """Say that something is away, and see when it is back."""
+        if self._probing is None or self._probing.done():
             self._publish(ComponentChanged(component=COMPONENT, is_degraded=True, error=failure))
             self._probing = asyncio.get_running_loop().create_task(self._probe())
 
     async def _probe(self) -> None:
-        """Ask until there is an answer."""
-        while True:
+        """Ask until everything answers."""
+        is_whole = False
+        while not is_whole:
             await asyncio.sleep(PROBE_S)
-            try:
-                await self._execute([("PING",)])
-            except _FAILURES:
-                continue
-            break
-        self.is_away = False
+            is_whole = await self._is_whole()
         self._publish(ComponentChanged(component=COMPONENT, is_degraded=False))
-        for returned in self.on_return:
-            returned()
+
+    async def _is_whole(self) -> bool:
+        """Whether all there is answers; what does answer is used again."""
+        try:
+            if self.is_away:
+                await self._connection.aclose()
+            answers = await self._execute(PROBE)
+        except Exception:  # noqa: BLE001  # whatever it is, it must go on being looked for
+            self.is_away = True
+            return False
+        is_whole = not any(isinstance(answer, RedisAway) for answer in answers)
+        if self.is_away or is_whole:
+            self.is_away = False
+            for returned in self.on_return:
+                returned()
+        return is_whole
+
+
+def _is_of_replica(answer: Exception) -> bool:
+    """Whether it says that the server takes nothing. Before version 7, a script's error has it within its words."""
+    return isinstance(answer, ReadOnlyError) or "READONLY" in str(answer)
 
 
 def unheard(answer: asyncio.Future[Any]) -> None:

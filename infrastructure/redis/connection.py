@@ -18,11 +18,14 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialWithJitterBackoff
 
-from infrastructure.redis.client import Connection
+from infrastructure.redis.client import Connection, Pipeline
+from infrastructure.redis.cluster import ClusterCommands
 from infrastructure.redis.subscriptions import PubSub
 
 TIMEOUT_S = 0.2
 _CONNECTIONS = 32
+_CONNECTIONS_TO_MASTER = 128
+"""More, as the library's pool for it does not wait for a free one, but fails."""
 _DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
 
 
@@ -34,52 +37,69 @@ class Redises:
     subscribe: Callable[[], PubSub]
 
 
-def connect(url: str) -> Redises:
+def connect(url: str, timeout_s: float = TIMEOUT_S) -> Redises:
     """Connections to what `url` names; nothing is sent yet.
 
-    No command takes longer than about twice `TIMEOUT_S`: it is tried twice.
+    No command takes longer than about twice `timeout_s`: it is tried twice.
     """
     scheme = urlsplit(url).scheme
     if scheme == "redis+sentinel":
-        return _through_sentinels(url)
+        return _through_sentinels(url, timeout_s)
     if scheme == "redis+cluster":
-        return _to_cluster(url)
-    options = _options()
-    pool = BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS, timeout=TIMEOUT_S, **options)
+        return _to_cluster(url, timeout_s)
+    options = _options(timeout_s)
+    pool = BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS, timeout=timeout_s, **options)
     redis = Redis.from_pool(pool)
     return Redises(cast("Connection", redis), lambda: cast("PubSub", redis.pubsub()))
 
 
-def _options() -> dict[str, Any]:
+def _options(timeout_s: float) -> dict[str, Any]:
     return {
-        "socket_timeout": TIMEOUT_S,
-        "socket_connect_timeout": TIMEOUT_S,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
         "retry": Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), 1),
     }
 
 
-def _through_sentinels(url: str) -> Redises:
+def _through_sentinels(url: str, timeout_s: float) -> Redises:
     """The master of the moment: it is asked for again when a connection breaks."""
     parts = urlsplit(url)
     service, _, db = parts.path.strip("/").partition("/")
     sentinel = Sentinel(  # type: ignore[no-untyped-call]  # the library's is untyped
-        list(_hosts(url)), sentinel_kwargs=_options(), **_options(), **_credentials(url)
+        list(_hosts(url)), sentinel_kwargs=_options(timeout_s), **_options(timeout_s), **_credentials(url)
     )
-    redis = sentinel.master_for(service, db=int(db or 0), max_connections=_CONNECTIONS)
-    return Redises(cast("Connection", redis), lambda: cast("PubSub", redis.pubsub()))
+    redis = sentinel.master_for(service, db=int(db or 0), max_connections=_CONNECTIONS_TO_MASTER)
+    return Redises(_ThroughSentinels(redis, sentinel), lambda: cast("PubSub", redis.pubsub()))
 
 
-def _to_cluster(url: str) -> Redises:
+class _ThroughSentinels:
+    """Commands to the master, whose connections and those to the sentinels are closed together."""
+
+    def __init__(self, redis: Redis, sentinel: Sentinel) -> None:
+        self._redis = redis
+        self._sentinel = sentinel
+
+    def pipeline(self, transaction: bool = True) -> Pipeline:  # noqa: FBT001, FBT002  # the library's
+        """An empty pipeline."""
+        return cast("Pipeline", self._redis.pipeline(transaction))
+
+    async def aclose(self) -> None:
+        """All connections are closed; the sentinels are asked who is master when there are commands again."""
+        await self._redis.aclose()
+        await self._sentinel.aclose()
+
+
+def _to_cluster(url: str, timeout_s: float) -> Redises:
     """Commands go to the node of their slot; messages reach every node, so any will do to listen at."""
     nodes = [ClusterNode(host, port) for host, port in _hosts(url)]
-    cluster = RedisCluster(startup_nodes=nodes, **_options(), **_credentials(url))
+    cluster = RedisCluster(startup_nodes=nodes, require_full_coverage=False, **_options(timeout_s), **_credentials(url))
 
     def subscribe() -> PubSub:
         node = choice(cluster.get_nodes() or nodes)  # noqa: S311  # any will do
-        pool = ConnectionPool(host=node.host, port=int(node.port), **_options(), **_credentials(url))
+        pool = ConnectionPool(host=node.host, port=int(node.port), **_options(timeout_s), **_credentials(url))
         return cast("PubSub", _OwnConnection(pool))
 
-    return Redises(cast("Connection", cluster), subscribe)
+    return Redises(ClusterCommands(cluster), subscribe)
 
 
 class _OwnConnection(LibraryPubSub):

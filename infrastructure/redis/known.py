@@ -15,6 +15,7 @@ class Known:
     `written`: how many of its records are in Redis; `pending`: those that nobody has been told yet.
     `is_alone`: another has gone on without what was told here, or Redis has been away for long: this one is finished in
     memory, for those who read it here.
+    `unanswered_count`: so many beats Redis has not answered for it.
     `is_unread`: nobody here was reading it when it was last looked at, and `seen_count` records were written then.
     """
 
@@ -28,6 +29,7 @@ class Known:
     is_fetching: bool = False
     is_dirty: bool = False
     is_alone: bool = False
+    unanswered_count: int = 0
     is_unread: bool = False
     seen_count: int = 0
     settling: asyncio.Future[None] | None = None

@@ -16,8 +16,8 @@ LIFE_MS = 1700
 all seem gone when Redis has just come back empty."""
 
 CUT_OFF_BEATS = 6
-"""So many beats without an answer, and this instance goes on alone. Beats, not seconds: while it was stopped itself,
-nobody was away."""
+"""So many beats without an answer for a generation, and this instance goes on with it alone. Beats, not seconds: while
+it was stopped itself, nobody was away. Each generation for itself: of a cluster, part can be away."""
 
 
 class Liveness:
@@ -28,7 +28,6 @@ class Liveness:
         self._log = log
         self._instance_id = instance_id
         self._publish = publish
-        self._unanswered_count = 0
         self._missing: set[str] = set()
         self._beating: asyncio.Task[None] | None = None
 
@@ -55,12 +54,13 @@ class Liveness:
         """Say that this process lives and what it follows; take over what nobody leads any more."""
         followed = list(self._log.followed())
         owners = sorted({known.owner for known in followed})
-        is_answered, *answers = await asyncio.gather(
+        _, *answers = await asyncio.gather(
             self._ask("SET", instance_key(self._instance_id), 1, "PX", LIFE_MS),
             *(self._ask("EXISTS", instance_key(owner)) for owner in owners),
             *(self._ask("SET", known.followed, 1, "PX", FOLLOWED_MS) for known in followed),
         )
-        self._unanswered_count = 0 if is_answered else self._unanswered_count + 1
+        for known, said in zip(followed, answers[len(owners) :], strict=True):
+            known.unanswered_count = 0 if said else known.unanswered_count + 1
         missing = {owner for owner, count in zip(owners, answers, strict=False) if count == 0}
         gone, self._missing = missing & self._missing, missing
         await self._look_after(followed, gone | {self._instance_id})
@@ -70,12 +70,12 @@ class Liveness:
 
         Of what is led here and quiet, Redis says whether it is still led here, and gets what could not be written.
         """
-        is_cut_off = self._unanswered_count >= CUT_OFF_BEATS
-        lost = [known for known in followed if is_cut_off or known.is_alone or known.owner in gone]
+        cut_off = {known for known in followed if known.unanswered_count >= CUT_OFF_BEATS}
+        lost = [known for known in followed if known in cut_off or known.is_alone or known.owner in gone]
         for known in (*followed, *self._log.quiet()):
             self._log.refresh(known)
         ends = await asyncio.gather(
-            *(self._log.take_over(known, is_cut_off=is_cut_off) for known in lost), return_exceptions=True
+            *(self._log.take_over(known, is_cut_off=known in cut_off) for known in lost), return_exceptions=True
         )
         for end in ends:
             if isinstance(end, Exception):

@@ -31,6 +31,7 @@ class _Opened(msgspec.Struct, array_like=True, tag=0, frozen=True):
     scope: str
     model: str
     is_shared: bool
+    is_kept: bool = True
 
 
 class _Change(msgspec.Struct, array_like=True, tag=1, frozen=True):

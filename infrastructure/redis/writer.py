@@ -20,6 +20,9 @@ HOLD_MS = 2000
 """How long the question stays held once it is answered, if its leader does not release it: until the answer is stored,
 whoever asks must find it here."""
 
+UNKEPT_MS = 3000
+"""How long an answer that must not be kept stays, for those who read it: they look for its end every half second."""
+
 
 class Writer:
     """Writes what is led here. `fenced` is called with what is led by another (its epoch and name) from now on."""
@@ -50,8 +53,17 @@ class Writer:
 
     def make_findable(self, known: Known) -> None:
         """Whoever has the stream's id finds the generation."""
-        kept_ms = self._lease_ms + self._keep_ms
+        kept_ms = self._lease_ms + self._kept_ms(known)
         self._client.submit("SET", stream_key(known.generation_id), known.tag, "PX", kept_ms).add_done_callback(unheard)
+
+    def _kept_ms(self, known: Known) -> int:
+        """How long it can be read after its end."""
+        return self._keep_ms if known.generation.opened.is_kept else UNKEPT_MS
+
+    def _lose_soon(self, known: Known) -> None:
+        """Nothing of an answer that must not be kept is found for longer than those who read it need."""
+        if not known.generation.opened.is_kept:
+            self._client.submit("PEXPIRE", stream_key(known.generation_id), UNKEPT_MS).add_done_callback(unheard)
 
     def check(self, known: Known) -> None:
         """Redis gets what it does not have (any more)."""
@@ -83,7 +95,7 @@ class Writer:
             self._instance_id,
             known.written,
             self._lease_ms,
-            self._keep_ms if last else "",
+            self._kept_ms(known) if last else "",
             known.tail,
             known.request,
             HOLD_MS if last and last.state is State.DONE else 0,
@@ -117,6 +129,7 @@ class Writer:
         for record in records:
             self._generations.append(known.generation, known.generation.epoch, record)
         if known.generation.sealed:
+            self._lose_soon(known)
             known.settled()
             if known.is_alone or known.is_written:
                 self._roll.remove(known)

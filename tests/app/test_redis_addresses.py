@@ -1,11 +1,13 @@
 """What is said of a Redis that cannot be used: by `weir check`, by `weir serve`, and by a service that runs."""
 
 import os
+import re
 import subprocess
 from contextlib import ExitStack
 
 import pytest
 
+from infrastructure.redis.checking import RedisUnfit, check_redis
 from tests.app.asking import STREAM, connected
 from tests.app.test_cli import KEY, WEIR, weir
 from tests.redis_servers import RedisCluster, RedisServer, free_port
@@ -42,18 +44,26 @@ def address(servers, name, scheme="redis", user=""):
         ("locked", "redis", ":wrong-horse@", "it refuses our user and password"),
         ("locked", "redis+cluster", "", "it refuses our user and password"),
         ("replica", "redis", "", "it is a replica"),
-        ("cluster", "redis", "", "redis+cluster:// is right"),
-        ("plain", "redis+cluster", "", "redis:// is right"),
+        ("cluster", "redis", "", "it is one node of a cluster: redis+cluster:// is right"),
+        ("plain", "redis+cluster", "", "it is no cluster: redis:// is right"),
     ],
 )
-def test_one_that_will_never_do_stops_the_start(servers, name, scheme, user, said):
+async def test_what_is_wrong_with_one_that_will_never_do_is_told(servers, name, scheme, user, said):
+    """And nothing of its address, which may have a password."""
+    with pytest.raises(RedisUnfit) as refusal:
+        await check_redis(address(servers, name, scheme, user))
+
+    assert str(refusal.value).startswith(said)
+
+
+def test_one_that_will_never_do_stops_the_start(servers):
     """Better than an instance that is alone for good."""
-    url = address(servers, name, scheme, user)
+    url = address(servers, "locked", user=":wrong-horse@")
 
     for command, code in (("check", 1), ("serve", 2)):
         done = weir(command, OPENAI_API_KEY=KEY, WEIR_REDIS_URL=url, OPENAI_BASE_URL="http://127.0.0.1:1")
         assert done.returncode == code
-        assert f"WEIR_REDIS_URL: {said}" in " ".join((done.stdout, done.stderr))
+        assert "WEIR_REDIS_URL: it refuses our user and password" in f"{done.stdout} {done.stderr}"
         assert "horse" not in done.stdout + done.stderr
 
 
@@ -61,9 +71,14 @@ def test_one_that_will_never_do_stops_the_start(servers, name, scheme, user, sai
     ("name", "scheme", "user"),
     [("plain", "redis", ""), ("locked", "redis", ":correct-horse@"), ("cluster", "redis+cluster", "")],
 )
-def test_check_tells_which_redis_it_is(servers, simulator, name, scheme, user):
-    """Name and version, as they matter to whoever asks for help."""
-    url = address(servers, name, scheme, user)
+async def test_one_that_will_do_tells_its_name_and_version(servers, name, scheme, user):
+    """They matter to whoever asks for help."""
+    assert re.fullmatch(r"(Redis|Valkey) \d+\.\d+\.\d+", await check_redis(address(servers, name, scheme, user)))
+
+
+def test_check_tells_which_redis_it_is(servers, simulator):
+    """And that the service can be served."""
+    url = address(servers, "plain")
 
     done = weir("check", OPENAI_API_KEY=KEY, OPENAI_BASE_URL=simulator.urls["openai"], WEIR_REDIS_URL=url)
 
@@ -85,7 +100,7 @@ async def test_one_that_does_not_answer_is_missed_and_not_needed(simulator):
     """The service starts, answers, says that it is degraded, and stays ready."""
     with serving(simulator, WEIR_REDIS_URL=f"redis://127.0.0.1:{free_port()}") as service:
         async with connected(service.url) as client:
-            answer = await client.ask(STREAM, {"query": "anybody there?", "model": "gpt-4o-mini"})
+            answer = await client.ask(STREAM, "anybody there?")
             assert answer.events[-1].type == "complete"
 
             health = (await client.send("GET", "/health")).json()
@@ -106,14 +121,14 @@ async def test_several_workers_are_one_service_with_redis(simulator, servers):
     """They share no memory."""
     arguments = ("serve", "--port", "0", "--workers", "2")
     environ = os.environ | {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.urls["openai"]}
-    served = subprocess.Popen(
+    served = subprocess.Popen(  # noqa: ASYNC220  # it is started and left alone
         [WEIR, *arguments], env=environ | {"WEIR_REDIS_URL": servers["plain"].url}, stderr=subprocess.PIPE, text=True
     )
     try:
         url = served.stderr.readline().split()[-1]
         for _ in range(8):
             async with connected(url) as client:
-                answer = await client.ask(STREAM, {"query": "one of two?", "model": "gpt-4o-mini"})
+                answer = await client.ask(STREAM, "one of two?")
                 assert answer.events[-1].type == "complete"
     finally:
         served.terminate()

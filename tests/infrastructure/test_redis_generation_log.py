@@ -1,0 +1,50 @@
+"""What the log leaves in Redis, and for how long."""
+
+from dataclasses import replace
+
+import pytest
+
+from domain.chat import Chunk
+from domain.generation import Sealed, State
+from infrastructure.redis.keys import followed_key, log_key, stream_key, tag_of
+from infrastructure.redis.writer import UNKEPT_MS
+from tests.contracts.test_generation_log import QUESTION, opened
+from tests.redis_instances import TTL_S, redis_instances, until
+
+pytestmark = pytest.mark.anyio
+DONE = Sealed(state=State.DONE)
+
+
+async def keys(instance):
+    """What is in Redis, but for what says that an instance lives."""
+    return {key for key in await instance.client.submit("KEYS", "*") if not key.startswith(b"weir:instance:")}
+
+
+async def test_what_must_not_be_kept_is_read_to_its_end_and_then_gone(redis_server):
+    """`no-store`: who follows it elsewhere gets all of it, and a moment later nothing tells that it was."""
+    private = replace(opened("g", is_shared=False), is_kept=False)
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        claim = await one.log.claim(private, QUESTION)
+        followed = await two.log.find("g")
+        for record in (Chunk("x"), DONE):
+            await one.log.append(claim.lease, record)
+        await until(lambda: followed.sealed is not None)
+        left_ms = [await one.client.submit("PTTL", key) for key in (log_key(tag_of(private), "g"), stream_key("g"))]
+
+        assert followed.records == [private, Chunk("x"), DONE]
+        assert max(left_ms) <= UNKEPT_MS
+        redis_server.until("+none", "TYPE", log_key(tag_of(private), "g"))
+        redis_server.until("+none", "TYPE", stream_key("g"))
+        redis_server.until("+none", "TYPE", followed_key(tag_of(private)))
+        assert await keys(one) == set()
+        assert [await each.log.find("g") for each in (one, two)] == [None, None]
+
+
+async def test_what_may_be_kept_is_kept_for_its_time(redis_server):
+    """Who was reading can come back; asked past the cache or not."""
+    async with redis_instances(redis_server.url, "one") as [one]:
+        for name, is_shared in (("a", True), ("b", False)):
+            claim = await one.log.claim(opened(name, is_shared=is_shared), QUESTION)
+            await one.log.append(claim.lease, DONE)
+            left_ms = await one.client.submit("PTTL", log_key(tag_of(claim.generation.opened), name))
+            assert left_ms > (TTL_S - 5) * 1000
