@@ -18,6 +18,7 @@ _LINES = 20
 """How many questions are sent at once: the service answers when it has asked them all."""
 _BYTES = 500_000
 """How large they may be together, unless one alone is larger."""
+_WRONG_INPUT = frozenset({"invalid_request", "unknown_model"})
 
 _url = click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where the service is.")
 
@@ -94,21 +95,22 @@ def _ask(url: str, path: str, body: bytes, content_type: str) -> Any:
             return json.load(response)
     except HTTPError as refusal:
         with refusal:
-            _fail(_sentence(refusal))
+            code, sentence = _why(refusal)
+            _end(2 if code in _WRONG_INPUT else 1, sentence)
     except (OSError, HTTPException, ValueError) as error:
         _fail(f"{url}: {getattr(error, 'reason', None) or error}")
 
 
-def _sentence(refusal: HTTPError) -> str:
-    """Why the service says no."""
+def _why(refusal: HTTPError) -> tuple[str, str]:
+    """Why the service says no, as a code and as a sentence."""
     try:
         problem = json.load(refusal)
         code, detail = problem["code"], problem["detail"]
     except (ValueError, KeyError, TypeError):
-        return f"answered {refusal.code} {refusal.reason}: is that Weir?"
+        return "", f"answered {refusal.code} {refusal.reason}: is that Weir?"
     if code == "not_found":
-        return "the service has no operators' routes: WEIR_ADMIN_KEY is not set where it runs"
-    return f"{code}: {detail}"
+        return code, "the service has no operators' routes: WEIR_ADMIN_KEY is not set where it runs"
+    return code, f"{code}: {detail}"
 
 
 def _key() -> str:

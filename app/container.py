@@ -19,7 +19,7 @@ from domain.fingerprint import CacheScope
 from domain.leading import Leaders
 from domain.lifecycle import Lifecycle, Policy
 from domain.limiting import Rate
-from domain.operator import Operator, alone
+from domain.operator import Operator, alone, nothing_to_learn
 from domain.ports import Provider
 from domain.tracking import Tracker
 from domain.warming import Warming
@@ -157,6 +157,9 @@ class Container(containers.DeclarativeContainer):
         events=fleet_events,
         ttl_s=settings.provided.cache.ttl_s,
         publish=publish,
+    )
+    learn_purges = providers.Selector(
+        store, memory=providers.Object(nothing_to_learn), redis=redis_purges.provided.learn
     )
     tell = providers.Selector(store, memory=providers.Object(alone), redis=redis_purges.provided.tell)
     redis_cache = providers.Singleton(

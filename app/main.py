@@ -106,6 +106,7 @@ def _lifespan(container: Container) -> Any:
         shared = container.shared()
         for part in shared:
             part.start()
+        await container.learn_purges()()
         try:
             yield
         finally:

@@ -72,6 +72,10 @@ class Operator:
         return self._breakers.circuit(provider)
 
 
+async def nothing_to_learn() -> None:
+    """Nobody else has purged anything."""
+
+
 async def alone(_: Purge) -> bool:
     """Nobody else has to be told."""
     return True

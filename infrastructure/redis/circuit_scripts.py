@@ -3,15 +3,21 @@
 from infrastructure.redis.client import Script
 
 CHANGE = Script("""
-local version = redis.call('HINCRBY', KEYS[1], 'version', 1)
-redis.call('HSET', KEYS[1], 'state', ARGV[1], 'since', ARGV[2], 'until', ARGV[3], 'instance', ARGV[4])
+local now, stored = redis.call('TIME'), redis.call('HGET', KEYS[1], 'version')
+local later = math.max(now[1] * 1000000 + now[2], tonumber(stored or 0) + 1)
+local version = string.format('%.0f', later)
+redis.call('HSET', KEYS[1], 'version', version, 'state', ARGV[1], 'since', ARGV[2])
+redis.call('HSET', KEYS[1], 'until', ARGV[3], 'instance', ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 if ARGV[1] ~= 'half_open' then redis.call('DEL', KEYS[2]) end
 local said = table.concat({version, ARGV[4], ARGV[1], ARGV[3], ARGV[7]}, ' ')
 redis.call('PUBLISH', ARGV[6], 'circuit ' .. said)
-return version
+return later
 """)
-"""KEYS circuit, probe; ARGV state, since, until (Unix seconds), instance, ttl_ms, channel, provider: the version."""
+"""KEYS circuit, probe; ARGV state, since, until (Unix seconds), instance, ttl_ms, channel, provider: the version.
+
+It grows by the server's clock: a circuit of which nothing is kept any more must not seem older than it was.
+"""
 
 TAKE_PROBE = Script("""
 local stored = redis.call('HMGET', KEYS[1], 'version', 'instance')

@@ -20,8 +20,8 @@ KEPT = 1000
 
 _FLUSH_S = 5.0
 _HALF_LIFE_S = 600
-_AT_ONCE = 50
-"""How many answers are got in one round trip."""
+_AT_ONCE = 10
+"""How many answers are got in one round trip: large ones must not take longer than a living server would."""
 
 _FADE = Script("redis.call('ZUNIONSTORE', KEYS[1], 1, KEYS[1], 'WEIGHTS', 0.5)")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -53,6 +54,11 @@ class RedisPurges:
             return False
         return True
 
+    async def learn(self) -> None:
+        """What was purged before is known here, unless Redis is away."""
+        with suppress(*NO_ANSWER):
+            self._add_all(await self._client.submit("HGETALL", PURGES))
+
     def _send(self, purge: Purge) -> asyncio.Future[Any]:
         which = msgspec.json.encode((purge.model, purge.scope))
         oldest_s = purge.at_s - self._ttl_s
@@ -78,9 +84,11 @@ class RedisPurges:
             self._unsent.append(purge)
 
     def _read(self, answer: asyncio.Future[Any]) -> None:
-        if answer.cancelled() or answer.exception() is not None:
-            return
-        fields = answer.result()
+        if not answer.cancelled() and answer.exception() is None:
+            self._add_all(answer.result())
+
+    def _add_all(self, fields: Any) -> None:
+        """Learn what is recorded: a list, or by a newer protocol a dictionary."""
         pairs = fields.items() if isinstance(fields, dict) else zip(fields[::2], fields[1::2], strict=True)
         for which, at in pairs:
             try:

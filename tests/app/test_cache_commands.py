@@ -91,8 +91,6 @@ async def test_the_cache_is_purged(service, cache, options, said, left):
     ("arguments", "how", "said"),
     [
         (("purge",), {"key": "wrong"}, "unauthorized: The operator's key is needed"),
-        (("purge", "--model", "gpt-9"), {}, "unknown_model: The model 'gpt-9' is not in the catalogue"),
-        (("purge", "--scope", "all"), {}, "invalid_request: scope"),
         (("purge",), {"url": f"http://127.0.0.1:{free_port()}"}, "Connection refused"),
     ],
 )
@@ -105,6 +103,21 @@ async def test_a_no_of_the_service_is_one_line_and_exit_code_1(cache, arguments,
     assert line.startswith("weir: ")
     assert said in line
     assert "wrong" not in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--model", "gpt-9"), "unknown_model: The model 'gpt-9' is not in the catalogue"),
+        (("--scope", "all"), "invalid_request: scope"),
+    ],
+)
+async def test_what_the_service_finds_wrong_with_the_input_is_exit_code_2(cache, arguments, said):
+    """As for every command."""
+    done = cache("purge", *arguments)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"weir: {said}")
 
 
 async def test_an_address_without_operators_routes_is_told_as_such(cache, simulation):

@@ -10,6 +10,7 @@ from domain.breaker import BreakerPolicy, CircuitState
 from domain.errors import CircuitOpen
 from infrastructure.memory.circuit_breakers import PurgatoryCircuitBreakers
 from infrastructure.redis.circuit_breakers import RedisCircuitBreakers
+from infrastructure.redis.keys import circuit_key
 from tests.fakes import FakeClock
 from tests.redis_instances import RedisInstance, until
 from tests.redis_servers import RedisServer
@@ -178,6 +179,19 @@ async def test_an_instance_that_starts_learns_what_is_open(fleet):
     await fleet.everywhere(CircuitState.OPEN)
 
     await fleet.add()
+
+    await fleet.everywhere(CircuitState.OPEN)
+
+
+async def test_what_opens_when_redis_has_nothing_of_the_circuit_any_more_is_heard(fleet):
+    """Its record lapses an hour after it closed; the next opening must not pass for old news."""
+    await fleet.trip(0)
+    await fleet.everywhere(CircuitState.OPEN)
+    fleet.breakers[1].reset("p")
+    await fleet.everywhere(CircuitState.CLOSED)
+    await fleet.instances[0].client.submit("DEL", circuit_key("p"))
+
+    await fleet.trip(0)
 
     await fleet.everywhere(CircuitState.OPEN)
 
