@@ -54,18 +54,24 @@ class Subject:
         return list(self.l1._recordings)
 
 
+@pytest.fixture(params=["redis_server", "redis_cluster"])
+def server(request):
+    """One Redis, and a cluster of three."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture
-async def subject(redis_server):
-    async with RedisInstance(redis_server.url, "i").running() as one:
+async def subject(server):
+    async with RedisInstance(server.url, "i").running() as one:
         yield Subject(one)
 
 
-async def test_the_answers_used_most_are_in_l1_after_a_start(subject, redis_server):
+async def test_the_answers_used_most_are_in_l1_after_a_start(subject, server):
     """As many as fit, and the most popular one is the last to make room."""
     await subject.store(*"abcd")
     subject.hit(a=1, b=4, c=3, d=2)
     await subject.popularity.flush()
-    async with RedisInstance(redis_server.url, "j").running() as other:
+    async with RedisInstance(server.url, "j").running() as other:
         restarted = Subject(other)
         restarted.popularity.start()
 
@@ -73,10 +79,10 @@ async def test_the_answers_used_most_are_in_l1_after_a_start(subject, redis_serv
         await restarted.popularity.close()
 
 
-async def test_hits_on_all_instances_add_up(subject, redis_server):
+async def test_hits_on_all_instances_add_up(subject, server):
     """An answer that is used a little everywhere is used a lot."""
     await subject.store(*"ab")
-    async with RedisInstance(redis_server.url, "j").running() as other:
+    async with RedisInstance(server.url, "j").running() as other:
         second = Subject(other, entries=1)
         subject.hit(a=3, b=2)
         second.hit(b=2)

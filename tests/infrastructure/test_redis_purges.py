@@ -81,6 +81,35 @@ async def test_an_instance_that_starts_learns_what_was_purged(fleet):
     await until(lambda: fleet.conceals(2, 1000.0))
 
 
+async def test_a_purge_is_heard_and_kept_in_a_cluster_too(redis_cluster):
+    """Whichever node an instance listens at."""
+    async with AsyncExitStack() as stack:
+        fleet = Fleet(redis_cluster.url, stack)
+        for _ in range(3):
+            await fleet.add()
+        assert await fleet.purge(0, ALL)
+        await until(lambda: all(fleet.conceals(number, 1000.0) for number in range(3)), 1.0)
+        await fleet.add()
+
+        await fleet.redis[3].learn()
+
+        assert fleet.conceals(3, 1000.0)
+
+
+async def test_what_was_purged_before_is_known_when_a_start_ends(fleet):
+    """And without Redis the start goes on."""
+    await fleet.purge(0, ALL)
+    late = RedisInstance(fleet.url, "late")
+    redis = RedisPurges(
+        purges=late.purges, client=late.client, events=late.fleet_events, ttl_s=TTL_S, publish=late.events.publish
+    )
+
+    await redis.learn()
+    await late.client.close()
+
+    assert late.purges.conceal(recording("m", "", 1000.0))
+
+
 async def test_a_purge_while_the_subscription_was_lost_is_read(fleet, server):
     """A message that nobody heard is not lost for good."""
     fleet.instances[1].begun.clear()
