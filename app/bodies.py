@@ -96,6 +96,16 @@ async def read_json(request: Request[Any, Any, Any], limit_bytes: int) -> bytes:
     content_type = header(request.scope, b"content-type")
     if content_type is not None and content_type.partition(";")[0].strip().lower() != "application/json":
         raise InvalidRequest(FieldError("Content-Type", f"{content_type!r}: application/json is needed"))
+    return await read_body(request, limit_bytes)
+
+
+async def read_body(request: Request[Any, Any, Any], limit_bytes: int) -> bytes:
+    """The body.
+
+    Raises:
+        RequestTooLarge: the body has more than `limit_bytes`; it has not been read whole.
+        ClientGone: the client has left before its body was here.
+    """
     announced = header(request.scope, b"content-length") or ""
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise RequestTooLarge(limit_bytes)
@@ -122,7 +132,7 @@ def parse_stream_body(body: bytes, max_query_chars: int) -> tuple[StreamBody, Ch
     Raises:
         InvalidRequest: naming the field and what would be right.
     """
-    parsed = _decoded(_stream_body, body)
+    parsed = decoded(_stream_body, body)
     if (parsed.query is None) == (parsed.messages is None):
         raise InvalidRequest(FieldError("query", "either query or messages is needed, not both and not neither"))
     messages: list[dict[str, Any]] = (
@@ -142,7 +152,7 @@ def parse_completion_body(body: bytes, max_query_chars: int) -> tuple[Completion
     Raises:
         InvalidRequest: naming the field and what would be right.
     """
-    raw = _decoded(_json_object, body)
+    raw = decoded(_json_object, body)
     try:
         parsed = msgspec.convert(raw, CompletionBody)
     except msgspec.ValidationError as error:
@@ -152,7 +162,12 @@ def parse_completion_body(body: bytes, max_query_chars: int) -> tuple[Completion
     return parsed, ChatRequest(model=parsed.model, messages=tuple(raw["messages"]), options=options)
 
 
-def _decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """What `body` says.
+
+    Raises:
+        InvalidRequest: naming the field and what would be right.
+    """
     try:
         value = decoder.decode(body)
     except msgspec.ValidationError as error:

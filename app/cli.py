@@ -1,4 +1,4 @@
-"""The command line: serve, demo, simulate, check."""
+"""The command line: serve, demo, simulate, check, cache."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from app.cache_commands import cache
 from app.demo import environment, simulated_providers, things_to_try
 from config.catalogue import Catalogue
 from config.configuration import read_configuration
@@ -23,6 +24,9 @@ _PORT = click.IntRange(0, 65535)
 @click.version_option(package_name="weir")
 def main() -> None:
     """Weir: one stream between your applications and the language-model providers they pay for."""
+
+
+main.add_command(cache)
 
 
 @main.command()

@@ -12,23 +12,30 @@ from config.catalogue import Catalogue, Kind, ProviderConfig
 from config.settings import Settings
 from domain.admission import Slots
 from domain.answer import CacheStatus
+from domain.caching import Purges
 from domain.events import Events
 from domain.failover import Failover
 from domain.fingerprint import CacheScope
 from domain.leading import Leaders
 from domain.lifecycle import Lifecycle, Policy
 from domain.limiting import Rate
+from domain.operator import Operator, alone, nothing_to_learn
 from domain.ports import Provider
 from domain.tracking import Tracker
+from domain.warming import Warming
 from infrastructure.memory.circuit_breakers import PurgatoryCircuitBreakers
 from infrastructure.memory.generation_log import MemoryGenerationLog
 from infrastructure.memory.generations import Generations
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
+from infrastructure.redis.circuit_breakers import RedisCircuitBreakers
 from infrastructure.redis.client import COMPONENT, RedisClient
 from infrastructure.redis.connection import connect as connect_redis
+from infrastructure.redis.events import FleetEvents
 from infrastructure.redis.generation_log import RedisGenerationLog
 from infrastructure.redis.liveness import Liveness
+from infrastructure.redis.popularity import Popularity
+from infrastructure.redis.purges import RedisPurges
 from infrastructure.redis.response_cache import RedisResponseCache
 from infrastructure.redis.subscriptions import Subscriptions
 from infrastructure.retry_delays import full_jitter_delays
@@ -94,7 +101,7 @@ class Container(containers.DeclarativeContainer):
     providers_by_name = providers.Singleton(
         connect, catalogue.provided.providers, settings.provided.deadlines.connect_s
     )
-    breakers = providers.Singleton(
+    own_breakers = providers.Singleton(
         PurgatoryCircuitBreakers, policy=settings.provided.breaker, publish=publish, clock=clock
     )
     limiter = providers.Singleton(
@@ -108,11 +115,13 @@ class Container(containers.DeclarativeContainer):
         limit=settings.provided.limits.max_connections,
         limit_per_user=settings.provided.limits.max_connections_per_user,
     )
+    purges = providers.Singleton(Purges, settings.provided.cache.ttl_s)
     memory_cache = providers.Singleton(
         MemoryResponseCache,
         max_entries=settings.provided.cache.l1_entries,
         max_bytes=settings.provided.cache.l1_bytes,
         ttl_s=settings.provided.cache.ttl_s,
+        purges=purges,
         unix_now=unix_now,
     )
     generations = providers.Singleton(
@@ -130,10 +139,39 @@ class Container(containers.DeclarativeContainer):
         RedisClient, redis.provided.commands, linger_s=settings.provided.log_linger_s, publish=publish
     )
     subscriptions = providers.Singleton(Subscriptions, redis.provided.subscribe, publish)
+    fleet_events = providers.Singleton(FleetEvents, subscriptions)
+    breakers = providers.Selector(
+        store,
+        memory=own_breakers,
+        redis=providers.Singleton(
+            RedisCircuitBreakers,
+            local=own_breakers,
+            client=redis_client,
+            events=fleet_events,
+            providers=catalogue.provided.providers,
+            instance_id=instance_id,
+            probe_s=settings.provided.deadlines.first_token_s,
+            clock=clock,
+            unix_now=unix_now,
+        ),
+    )
+    redis_purges = providers.Singleton(
+        RedisPurges,
+        purges=purges,
+        client=redis_client,
+        events=fleet_events,
+        ttl_s=settings.provided.cache.ttl_s,
+        publish=publish,
+    )
+    learn_purges = providers.Selector(
+        store, memory=providers.Object(nothing_to_learn), redis=redis_purges.provided.learn
+    )
+    tell = providers.Selector(store, memory=providers.Object(alone), redis=redis_purges.provided.tell)
     redis_cache = providers.Singleton(
         RedisResponseCache,
         client=redis_client,
         ttl_s=settings.provided.cache.ttl_s,
+        purges=purges,
         publish=publish,
         unix_now=unix_now,
     )
@@ -166,8 +204,17 @@ class Container(containers.DeclarativeContainer):
             providers.List(providers.Object(CacheStatus.L2), redis_cache),
         ),
     )
+    popularity = providers.Singleton(
+        Popularity,
+        client=redis_client,
+        events=events,
+        near=memory_cache,
+        far=redis_cache,
+        near_entries=settings.provided.cache.l1_entries,
+        ttl_s=settings.provided.cache.ttl_s,
+    )
     shared = providers.Selector(
-        store, memory=providers.List(), redis=providers.List(subscriptions, liveness, redis_client)
+        store, memory=providers.List(), redis=providers.List(subscriptions, liveness, popularity, redis_client)
     )
     failover = providers.Singleton(
         Failover,
@@ -214,6 +261,25 @@ class Container(containers.DeclarativeContainer):
         unix_now=unix_now,
     )
 
+    warming = providers.Singleton(
+        Warming,
+        lifecycle=lifecycle,
+        scope=providers.Factory(CacheScope, settings.provided.cache.scope),
+        per_s=settings.provided.warm.per_s,
+        concurrency=settings.provided.warm.concurrency,
+        clock=clock,
+    )
+    operator = providers.Singleton(
+        Operator,
+        purges=purges,
+        tell=tell,
+        breakers=breakers,
+        providers=catalogue.provided.providers,
+        models=catalogue.provided.models,
+        publish=publish,
+        unix_now=unix_now,
+    )
+
     metrics = providers.Singleton(
         PrometheusMetrics,
         events=events,
@@ -238,6 +304,7 @@ class Container(containers.DeclarativeContainer):
             max_query_chars=settings.limits.max_query_chars,
             models={name: model.routes[0].provider for name, model in catalogue.models.items()},
             began_at_s=time.time(),
+            operator_key=settings.admin_key,
         ),
         settings,
         catalogue,

@@ -8,6 +8,9 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from domain.lifecycle import Lifecycle
+from domain.operator import Operator
+from domain.operator_key import OperatorKey
+from domain.warming import Warming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,7 @@ class HttpPolicy:
     max_query_chars: int
     models: Mapping[str, str]
     began_at_s: float
+    operator_key: OperatorKey | None = None
 
 
 class HealthChecks(Protocol):
@@ -53,6 +57,8 @@ class Metrics(Protocol):
 
 
 LifecycleDep = NamedDependency[SkipValidation[Lifecycle]]
+OperatorDep = NamedDependency[SkipValidation[Operator]]
+WarmingDep = NamedDependency[SkipValidation[Warming]]
 HttpPolicyDep = NamedDependency[SkipValidation[HttpPolicy]]
 HealthDep = NamedDependency[SkipValidation[HealthChecks]]
 MetricsDep = NamedDependency[SkipValidation[Metrics]]

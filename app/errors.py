@@ -14,6 +14,7 @@ from domain.errors import (
     RateLimited,
     RequestRefused,
     RequestRejected,
+    Unauthorized,
     WeirError,
 )
 
@@ -49,9 +50,11 @@ class Status(NamedTuple):
 STATUSES: dict[str, Status] = {
     "invalid_request": Status(400, "The request cannot be right", "invalid_request_error"),
     "provider_rejected": Status(400, "The provider refuses this request", "invalid_request_error"),
+    "unauthorized": Status(401, "A key is needed", "authentication_error"),
     "forbidden": Status(403, "Not allowed for this caller", "permission_error"),
     "unknown_model": Status(404, "Unknown model", "invalid_request_error"),
     "unknown_stream": Status(404, "Unknown stream", "invalid_request_error"),
+    "unknown_provider": Status(404, "Unknown provider", "invalid_request_error"),
     "not_found": Status(404, "There is nothing at this address", "invalid_request_error"),
     "method_not_allowed": Status(405, "Not a method of this address", "invalid_request_error"),
     "request_too_large": Status(413, "The request is too large", "invalid_request_error"),
@@ -152,4 +155,6 @@ def _error_headers(error: WeirError) -> dict[str, str]:
     headers = {"cache-control": "no-store"}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, Unauthorized):
+        headers["www-authenticate"] = "Bearer"
     return headers | (quota_headers(error.quota) if isinstance(error, RateLimited) else {})

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from domain.operator_key import OperatorKey
+
 T = TypeVar("T")
 
 _SHOWN_CHARS = 80
@@ -112,7 +114,15 @@ def _header_value(value: str) -> str:
 
 
 URL = Accepted(sentence="an http:// or https:// address without user, query or fragment", read=_url, show=_url_as_given)
+
+
+def _operator_key(text: str) -> OperatorKey | None:
+    return OperatorKey.of(_header_value(text)) if text else None
+
+
 API_KEY = Accepted(sentence="a key of printable ASCII characters without blanks", read=_header_value, show=hidden)
+
+OPERATOR_KEY = Accepted(sentence=API_KEY.sentence, read=_operator_key, show=hidden)
 
 
 _REDIS_SCHEMES = {"redis", "rediss", "redis+sentinel", "redis+cluster"}

@@ -13,11 +13,18 @@ WHOLE_REASONS = frozenset({"stop", "length", "tool_calls", "function_call"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks: `user` for limits and ownership, `tenant` for sharing, `tier` for rates."""
+    """Who asks: `user` for limits and ownership, `tenant` for sharing, `tier` for rates.
+
+    An operator has no limits, and may stop what others asked for.
+    """
 
     user: str
     tenant: str = ""
     tier: str = "anonymous"
+    is_operator: bool = False
+
+
+OPERATOR = Caller(user="operator", tier="operator", is_operator=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,11 @@
 
 WeirError                      carries a `code` of the public contract
 ├── RequestRefused             nothing was begun; the caller has to change something or come back later
+│   ├── Unauthorized           a key is needed, or another one
 │   ├── InvalidRequest         the request cannot be right; `errors` says where
 │   ├── UnknownModel
 │   ├── UnknownStream
+│   ├── UnknownProvider
 │   ├── Forbidden              the caller may not do this to that stream
 │   ├── RequestTooLarge
 │   ├── NotCached              only a stored answer was wanted
@@ -65,6 +67,12 @@ class RequestRefused(WeirError):
     """The request was not begun."""
 
 
+class Unauthorized(RequestRefused):
+    """A key is needed, and was not given or is not the right one."""
+
+    code = "unauthorized"
+
+
 class InvalidRequest(RequestRefused):
     """The request cannot be right."""
 
@@ -88,6 +96,15 @@ class UnknownStream(RequestRefused):
     """No stream of that id can be read: it never was, or is no longer kept."""
 
     code = "unknown_stream"
+
+
+class UnknownProvider(RequestRefused):
+    """The catalogue has no provider of that name, or it is left out for want of a key."""
+
+    code = "unknown_provider"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"The provider {name!r} is not in use here. In use are {', '.join(known) or 'none'}.")
 
 
 class Forbidden(RequestRefused):

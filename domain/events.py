@@ -32,6 +32,7 @@ class CacheHit:
 
     thread_id: str
     tier: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,14 @@ class CacheMiss:
     """No stored answer would do."""
 
     thread_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePurged:
+    """Stored answers are gone by an operator's word: those of one model or scope, or (None) of all."""
+
+    model: str | None
+    scope: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,7 @@ class _Source:
 
 
 _STOPPED = "Its asker stopped the stream."
+_STOPPED_BY_OPERATOR = "An operator stopped the stream."
 
 
 class Lifecycle:
@@ -170,9 +171,10 @@ class Lifecycle:
             Forbidden: somebody else asked for it.
         """
         generation = await self._readable(stream_id, caller)
-        if generation.opened.user != caller.user:
+        if not caller.is_operator and generation.opened.user != caller.user:
             raise Forbidden("Only the one who asked for a stream can stop it.")
-        if generation.sealed is None and not self._leaders.stop(stream_id, _STOPPED):
+        why = _STOPPED_BY_OPERATOR if caller.is_operator else _STOPPED
+        if generation.sealed is None and not self._leaders.stop(stream_id, why):
             await self._log.request_stop(stream_id)
 
     def _resume(self, lease: Lease, request: ChatRequest) -> None:
@@ -190,7 +192,7 @@ class Lifecycle:
         if model is None:
             raise UnknownModel(ask.request.model, tuple(self._policy.models))
         _check_preference(ask.request.provider, model)
-        slot = self._slots.take(ask.caller.user)
+        slot = self._slots.take(ask.caller.user, has_limit=not ask.caller.is_operator)
         self._publish(RequestAdmitted(thread_id=ask.thread_id, model=model.name))
         return model, slot
 
@@ -222,7 +224,7 @@ class Lifecycle:
             return None
         source = await self._stored(ask, key, trace)
         if source is not None:
-            self._publish(CacheHit(thread_id=ask.thread_id, tier=source.cache))
+            self._publish(CacheHit(thread_id=ask.thread_id, tier=source.cache, fingerprint=key))
             return source
         self._publish(CacheMiss(thread_id=ask.thread_id))
         if ask.directives.only_if_cached:
@@ -286,9 +288,12 @@ class Lifecycle:
 
     async def _readable(self, stream_id: str, caller: Caller) -> Generation:
         generation = await self._log.find(stream_id)
-        if generation is None or generation.opened.scope != sharing_scope(caller, self._policy.scope):
+        if generation is None or not (caller.is_operator or self._shares(caller, generation)):
             raise UnknownStream(f"There is no stream {stream_id!r}, or it is no longer kept.")
         return generation
+
+    def _shares(self, caller: Caller, generation: Generation) -> bool:
+        return generation.opened.scope == sharing_scope(caller, self._policy.scope)
 
     def _refused(self, thread_id: str, caller: Caller, refusal: WeirError) -> None:
         self._publish(RequestTurnedAway(thread_id=thread_id, code=refusal.code, tier=caller.tier))

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from domain.breaker import Circuit
 from domain.chat import Caller, ChatRequest, Chunk
 from domain.generation import Generation, Opened, Record
 from domain.limiting import Quota
@@ -112,7 +113,7 @@ class ResponseCache(Protocol):
     """Whole answers by fingerprint, each for a limited time. Contract: tests/contracts/test_response_cache.py."""
 
     async def get(self, fingerprint: str) -> Recording | None:
-        """The recording, if it is there and its time has not passed."""
+        """The recording, if it is there, its time has not passed, and no purge conceals it."""
         ...
 
     async def put(self, fingerprint: str, recording: Recording) -> None:
@@ -163,10 +164,18 @@ class CircuitBreakers(Protocol):
         """Whether `acquire` would give a permit now."""
         ...
 
-    def acquire(self, provider: str) -> Permit:
-        """A permit: always while closed, one at a time while half-open.
+    async def acquire(self, provider: str) -> Permit:
+        """A permit: always while closed, one at a time while half-open, in all processes that share the circuits.
 
         Raises:
             CircuitOpen: with the time until the next probe.
         """
+        ...
+
+    def circuit(self, provider: str) -> Circuit:
+        """How the circuit stands."""
+        ...
+
+    def reset(self, provider: str) -> None:
+        """The circuit is closed, and what was counted is forgotten."""
         ...

@@ -17,6 +17,8 @@ _ANNOUNCEMENT = b"weir: serving at "
 KEY = "sk-test-0123456789abcdef"
 """What each provider is asked with."""
 
+ADMIN_KEY = "the-operators-own-key"
+
 SETTINGS = {
     "WEIR_RATE_ANONYMOUS": "unlimited",
     "WEIR_MAX_CONNECTIONS_PER_USER": "0",
@@ -29,6 +31,8 @@ SETTINGS = {
     "WEIR_BREAKER_FAILURES": "1000",
     "WEIR_BREAKER_WINDOW": "1000",
     "WEIR_TRACE_SAMPLE_RATIO": "1",
+    "WEIR_ADMIN_KEY": ADMIN_KEY,
+    "WEIR_WARM_PER_S": "1000",
 }
 """What tests run with unless they say otherwise: nothing is refused, and no test trips another."""
 

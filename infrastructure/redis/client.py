@@ -119,10 +119,12 @@ class RedisClient:
         """Commands can be submitted, until `close`."""
 
     async def close(self) -> None:
-        """Everything under way has ended and all connections are closed."""
+        """Everything that was submitted has ended and all connections are closed."""
         if self._probing is not None:
             self._probing.cancel()
-        await asyncio.gather(*self._sending, return_exceptions=True)
+        while self._waiting or self._sending:
+            self._send_waiting()
+            await asyncio.gather(*self._sending, return_exceptions=True)
         await self._connection.aclose()
 
     def _send_waiting(self) -> None:

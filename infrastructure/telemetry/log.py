@@ -12,6 +12,7 @@ from domain.events import (
     AnswerServed,
     AttemptEnded,
     CacheHit,
+    CachePurged,
     CircuitChanged,
     Coalesced,
     ComponentChanged,
@@ -81,6 +82,7 @@ class EventLog:
             RequestAdmitted: self._admitted,
             RequestTurnedAway: self._turned_away,
             CacheHit: self._hit,
+            CachePurged: self._purged,
             Coalesced: self._coalesced,
             AttemptEnded: self._attempt,
             FailedOver: self._failed_over,
@@ -105,6 +107,9 @@ class EventLog:
 
     def _hit(self, event: CacheHit) -> None:
         self._log.debug("cache hit", thread_id=event.thread_id, stage=_HIT_IN[event.tier], cache=event.tier)
+
+    def _purged(self, event: CachePurged) -> None:
+        self._log.warning("cache purged", stage="2", model=event.model, scope=event.scope)
 
     def _coalesced(self, event: Coalesced) -> None:
         self._log.debug("following", thread_id=event.thread_id, stage="2.3", stream_id=event.generation_id)

@@ -7,7 +7,7 @@ from itertools import count
 from domain.admission import Slots
 from domain.answer import CacheStatus
 from domain.breaker import BreakerPolicy
-from domain.caching import parse_cache_control
+from domain.caching import Purges, parse_cache_control
 from domain.chat import Caller, ChatRequest, Chunk
 from domain.failover import Deadlines, Failover, RetryPolicy
 from domain.fingerprint import CacheScope
@@ -47,8 +47,9 @@ class Service:
             policy=BreakerPolicy(failures=1, window=1, open_s=1024.0), publish=publish, clock=clock
         )
         memory = {"max_entries": 100, "max_bytes": 10**6, "ttl_s": TTL_S}
-        self.l1 = MemoryResponseCache(**memory, unix_now=clock)
-        self.l2 = MemoryResponseCache(**memory, unix_now=clock)
+        self.purges = Purges(TTL_S)
+        self.l1 = MemoryResponseCache(**memory, purges=self.purges, unix_now=clock)
+        self.l2 = MemoryResponseCache(**memory, purges=self.purges, unix_now=clock)
         self.log = MemoryGenerationLog(Generations(**memory, clock=clock))
         self.limiter = MemoryRateLimiter(rates={"standard": rate} if rate else {}, publish=publish, clock=clock)
         self.slots = Slots(limit=LIMIT, limit_per_user=limit_per_user)
