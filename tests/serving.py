@@ -69,7 +69,8 @@ class Service:
             self._kill()
             raise
         self._log.close()
-        assert (self.process.returncode, more.decode()) == (0, "")
+        ended = (self.process.returncode, more.decode())
+        assert ended == (0, ""), ended
 
     def _kill(self) -> bytes:
         """End it and its worker, at the latest after a second; return what was left to read on stderr."""

@@ -3,7 +3,7 @@
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from tests.proxies import Proxy
 from tests.redis_servers import RedisServer
@@ -82,10 +82,11 @@ class Fleet:
 
     def close(self) -> None:
         """All have ended as an operator would end them, and Redis is gone."""
-        for instance in self.instances:
-            instance.end()
-        self.proxy.close()
-        self.redis.close()
+        with ExitStack() as ending:
+            ending.callback(self.redis.close)
+            ending.callback(self.proxy.close)
+            for instance in self.instances:
+                ending.callback(instance.end)
 
     def _start(self, url: str) -> Instance:
         return Instance(self._simulation, url)
