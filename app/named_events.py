@@ -32,19 +32,16 @@ class SharedEvents:
 
     def between(self, first: int, end: int) -> list[bytes]:
         """The events numbered `first` to `end` - 1."""
-        for number in range(len(self._frames), end):
-            self._frames.append(self._encode(number, self._generation.records[number]))
+        begun = len(self._frames)
+        for number, record in enumerate(self._generation.records[begun:end], begun):
+            self._frames.append(self._encode(number, record))
         return self._frames[first:end]
 
     def _encode(self, number: int, record: Record) -> bytes:
-        match record:
-            case Chunk():
-                self._chunk_count += 1
-                return _chunk(number, self._chunk_count, record)
-            case ProviderChange():
-                return event(b"status", number, _change(record))
-            case _:
-                return b""
+        if type(record) is Chunk:
+            self._chunk_count += 1
+            return _chunk(number, self._chunk_count, record)
+        return event(b"status", number, _change(record)) if type(record) is ProviderChange else b""
 
 
 _shared: WeakValueDictionary[str, SharedEvents] = WeakValueDictionary()
@@ -132,14 +129,19 @@ def ending(answer: Answer, sealed: Sealed, number: int) -> bytes:
 
 
 def _chunk(number: int, chunk_index: int, chunk: Chunk) -> bytes:
-    more = {**(chunk.delta or {}), **(chunk.choice or {}), **({"index": chunk.index} if chunk.index else {})}
     return b'event: chunk\nid: %d\ndata: {"content":%b,"chunk_index":%d,"finish_reason":%b%b\n\n' % (
         number,
         encode_json(chunk.content),
         chunk_index,
         b"null" if chunk.finish_reason is None else encode_json(chunk.finish_reason),
-        b"," + encode_json(more)[1:] if more else b"}",
+        _more(chunk) if chunk.delta or chunk.choice or chunk.index else b"}",
     )
+
+
+def _more(chunk: Chunk) -> bytes:
+    """The rest of its object, with what it has beside its text."""
+    more = {**(chunk.delta or {}), **(chunk.choice or {}), **({"index": chunk.index} if chunk.index else {})}
+    return b"," + encode_json(more)[1:]
 
 
 def _change(change: ProviderChange) -> dict[str, Any]:

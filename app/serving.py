@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable
 from threading import Thread
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 from granian.constants import Interfaces, Loops
@@ -72,6 +72,18 @@ class _Announced(MPServer):
     """
 
     announcing: Thread
+
+    def _stop_workers(self) -> None:
+        """Ask them to end, and do not take one for alive that Granian's own thread is just about to find dead."""
+        workers: list[Any] = self.wrks
+        for worker in workers:
+            worker.terminate()
+        deadline_s = monotonic() + (self.workers_kill_timeout or 0)
+        for worker in workers:
+            worker.join(max(0, deadline_s - monotonic()))
+            while worker.is_alive() and monotonic() < deadline_s:
+                sleep(_POLL_S)
+        super()._stop_workers()  # type: ignore[no-untyped-call]  # Granian has no types there
 
     def _spawn_workers(self, *arguments: Any) -> None:
         super()._spawn_workers(*arguments)  # type: ignore[no-untyped-call]  # Granian has no types there

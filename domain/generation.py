@@ -157,6 +157,26 @@ class Generation:
         self.on_deserted: Callable[[], None] | None = None
         self._waiting: dict[asyncio.Future[None], None] = {}
 
+    @classmethod
+    def replayed(cls, records: Sequence[Record]) -> "Generation":
+        """The generation whose whole log is `records`, as if they had been appended one by one.
+
+        Raises:
+            ValueError: it does not begin with its opening.
+            IllegalMove: it goes on after its seal.
+        """
+        if not records or type(records[0]) is not Opened:
+            raise ValueError("a log without an opening")
+        if Sealed in set(map(type, records[:-1])):
+            raise IllegalMove(State.DONE, Move.APPENDED)
+        generation = cls(records[0])
+        generation.records = list(records)
+        chunks = [record for record in records if type(record) is Chunk]
+        generation.size_bytes = RECORD_OVERHEAD_BYTES * len(records) + _chunks_bytes(chunks)
+        if type(last := records[-1]) is Sealed:
+            generation.state = last.state
+        return generation
+
     @property
     def opened(self) -> Opened:
         """The first record."""
@@ -230,6 +250,14 @@ def _chunk_bytes(chunk: Chunk) -> int:
     if not (chunk.delta or chunk.choice):
         return _text_bytes(chunk.content)
     return RECORD_OVERHEAD_BYTES + _text_bytes(f"{chunk.content}{chunk.delta}{chunk.choice}")
+
+
+def _chunks_bytes(chunks: Sequence[Chunk]) -> int:
+    """As the sum of each; most answers are plain, and can be looked at in one go."""
+    text = "".join([chunk.content for chunk in chunks if not (chunk.delta or chunk.choice)])
+    if text.isascii() and not any(chunk.delta or chunk.choice for chunk in chunks):
+        return _text_bytes(text)
+    return sum(map(_chunk_bytes, chunks))
 
 
 def _text_bytes(text: str) -> int:

@@ -32,7 +32,7 @@ from domain.events import CacheHit, CacheMiss, Coalesced, Publish, RequestAdmitt
 from domain.fingerprint import CacheScope, fingerprint, sharing_scope
 from domain.generation import Generation, Opened
 from domain.leading import Leaders, Task
-from domain.ports import CircuitBreakers, GenerationLog, Lease, RateLimiter, ResponseCache
+from domain.ports import CircuitBreakers, Claim, GenerationLog, Lease, RateLimiter, ResponseCache
 from domain.selection import Model, Route, select_routes
 from domain.tracking import Trace, Tracker
 
@@ -265,12 +265,12 @@ class Lifecycle:
         if claim.lease is None:
             await self._limiter.refund(ask.caller)
             return self._follow(ask, claim.generation)
-        self._leaders.start(claim.lease, self._task(ask, routes, trace, claim.generation.opened))
+        self._leaders.start(claim.lease, self._task(ask, routes, trace, claim))
         return _Source(generation=claim.generation, cache=_led(claim.generation))
 
-    def _task(self, ask: Ask, routes: Sequence[Route], trace: Trace, opened: Opened) -> Task:
-        directives = ask.directives
-        can_repeat = opened.is_shared and directives.max_age_s is None and not directives.min_fresh_s
+    def _task(self, ask: Ask, routes: Sequence[Route], trace: Trace, claim: Claim) -> Task:
+        directives, is_shared = ask.directives, claim.generation.opened.is_shared
+        can_repeat = is_shared and claim.may_be_stored and directives.max_age_s is None and not directives.min_fresh_s
         return Task(request=ask.request, routes=routes, trace=trace, can_repeat=can_repeat)
 
     def _opened(self, ask: Ask, key: str, scope: str) -> Opened:

@@ -54,10 +54,14 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The generation that answers a question, and the lease for whoever has to lead it; None: follow."""
+    """The generation that answers a question, and the lease for whoever has to lead it; None: follow.
+
+    `may_be_stored`: an answer may have been stored since its asker looked, and before the claim.
+    """
 
     generation: Generation
     lease: Lease | None
+    may_be_stored: bool = True
 
 
 class GenerationLog(Protocol):

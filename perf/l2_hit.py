@@ -51,7 +51,8 @@ def _run(server: Server, target: Target, tier: str, round_s: float) -> tuple[flo
     before_s = server.cpu_s()
     answers = load(Spread(targets=[target], connections=_CONNECTIONS, questions=_QUESTIONS, limit_s=round_s))
     cpu_us = (server.cpu_s() - before_s) / answers.count * 1e6
-    assert {seen.cache for seen in answers.seen} == {tier}
+    tiers = {seen.cache for seen in answers.seen}
+    assert tiers == {tier}, tiers
     assert answers.fewest_tokens >= targets.CHUNK_COUNTS["fifty"]
     return answers.count / answers.wall_s, cpu_us
 

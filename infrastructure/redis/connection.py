@@ -5,7 +5,7 @@ redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/db]
 redis+cluster://[user:password@]host[:port][,host[:port]…]
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import choice
 from typing import Any, cast
@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialWithJitterBackoff
 
+from infrastructure.redis.batches import Batches, Pool, Shape
 from infrastructure.redis.client import Connection, Pipeline
 from infrastructure.redis.cluster import ClusterCommands
 from infrastructure.redis.subscriptions import PubSub
@@ -26,6 +27,9 @@ TIMEOUT_S = 0.2
 _CONNECTIONS = 32
 _CONNECTIONS_TO_MASTER = 128
 """More, as the library's pool for it does not wait for a free one, but fails."""
+_UNTIMED: dict[str, Any] = {"socket_timeout": None}
+"""For commands: a batch has one timer, not each of its answers."""
+
 _DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
 
 
@@ -47,10 +51,17 @@ def connect(url: str, timeout_s: float = TIMEOUT_S) -> Redises:
         return _through_sentinels(url, timeout_s)
     if scheme == "redis+cluster":
         return _to_cluster(url, timeout_s)
-    options = _options(timeout_s)
-    pool = BlockingConnectionPool.from_url(url, max_connections=_CONNECTIONS, timeout=timeout_s, **options)
-    redis = Redis.from_pool(pool)
-    return Redises(cast("Connection", redis), lambda: cast("PubSub", redis.pubsub()))
+    pool = BlockingConnectionPool.from_url(
+        url, max_connections=_CONNECTIONS, timeout=timeout_s, **_options(timeout_s) | _UNTIMED
+    )
+    redis = Redis.from_url(url, **_options(timeout_s))
+    return Redises(_batches(Redis.from_pool(pool), timeout_s), lambda: cast("PubSub", redis.pubsub()))
+
+
+def _batches(redis: Redis, timeout_s: float) -> Batches:
+    """What the library's client would run, without its pipelines."""
+    shapes = cast("Mapping[str, Shape]", redis.response_callbacks)
+    return Batches(cast("Pool", redis.connection_pool), shapes=shapes, timeout_s=timeout_s)
 
 
 def _options(timeout_s: float) -> dict[str, Any]:
@@ -68,24 +79,26 @@ def _through_sentinels(url: str, timeout_s: float) -> Redises:
     sentinel = Sentinel(  # type: ignore[no-untyped-call]  # the library's is untyped
         list(_hosts(url)), sentinel_kwargs=_options(timeout_s), **_options(timeout_s), **_credentials(url)
     )
-    redis = sentinel.master_for(service, db=int(db or 0), max_connections=_CONNECTIONS_TO_MASTER)
-    return Redises(_ThroughSentinels(redis, sentinel), lambda: cast("PubSub", redis.pubsub()))
+    redis = sentinel.master_for(service, db=int(db or 0))
+    commands = sentinel.master_for(service, db=int(db or 0), max_connections=_CONNECTIONS_TO_MASTER, **_UNTIMED)
+    batches = _batches(commands, timeout_s)
+    return Redises(_ThroughSentinels(batches, sentinel), lambda: cast("PubSub", redis.pubsub()))
 
 
 class _ThroughSentinels:
     """Commands to the master, whose connections and those to the sentinels are closed together."""
 
-    def __init__(self, redis: Redis, sentinel: Sentinel) -> None:
-        self._redis = redis
+    def __init__(self, batches: Batches, sentinel: Sentinel) -> None:
+        self._batches = batches
         self._sentinel = sentinel
 
     def pipeline(self, transaction: bool = True) -> Pipeline:  # noqa: FBT001, FBT002  # the library's
         """An empty pipeline."""
-        return cast("Pipeline", self._redis.pipeline(transaction))
+        return self._batches.pipeline(transaction)
 
     async def aclose(self) -> None:
         """All connections are closed; the sentinels are asked who is master when there are commands again."""
-        await self._redis.aclose()
+        await self._batches.aclose()
         await self._sentinel.aclose()
 
 

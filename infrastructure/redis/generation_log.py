@@ -19,7 +19,7 @@ from domain.ports import Claim, Lease
 from infrastructure.memory.generations import Generations
 from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
 from infrastructure.redis.follower import NO_RECORD, Follower
-from infrastructure.redis.keys import STOPS, followed_key, lease_key, log_key, stream_key, tag_of
+from infrastructure.redis.keys import STOPS, followed_key, lease_key, log_key, response_key, stream_key, tag_of
 from infrastructure.redis.known import Known, Roll
 from infrastructure.redis.scripts import CLAIM, CLOSE, ENDED, HELD, JOIN, OWNED, RELEASE, TAKE_OVER
 from infrastructure.redis.subscriptions import Subscriptions
@@ -103,8 +103,9 @@ class RedisGenerationLog:
 
     async def _claim(self, opened: Opened, request: bytes) -> Claim:
         tag, generation_id = tag_of(opened), opened.generation_id
-        keys = (lease_key(tag), log_key(tag, generation_id), followed_key(tag))
+        keys = (lease_key(tag), log_key(tag, generation_id), followed_key(tag), response_key(tag))
         first = encode_record(opened)
+        self._writer.make_findable(opened)
         try:
             answer = await self._client.submit_script(
                 CLAIM, keys, generation_id, self._instance_id, self._lease_ms, first, request, FOLLOWED_MS
@@ -112,7 +113,8 @@ class RedisGenerationLog:
         except NO_ANSWER:
             return self._lead(opened, request, written=0)
         if answer[0] == OWNED:
-            return self._lead(opened, request, written=1)
+            return self._lead(opened, request, written=1, may_be_stored=bool(answer[1]))
+        self._client.submit("DEL", stream_key(generation_id)).add_done_callback(unheard)
         _, held_id, epoch, owner, asked = answer
         generation = await self._follower.join(tag, held_id.decode(), epoch, owner, asked)
         return Claim(generation, None) if generation else self._lead(opened, request, written=0)
@@ -166,14 +168,12 @@ class RedisGenerationLog:
             return []
         return held
 
-    def _lead(self, opened: Opened, request: bytes, *, written: int) -> Claim:
+    def _lead(self, opened: Opened, request: bytes, *, written: int, may_be_stored: bool = True) -> Claim:
         generation = self._generations.begin(opened)
         lease = Lease(generation, generation.claim())
         known = Known(generation, request, self._instance_id, is_led_here=True, written=written)
         self._roll.add(known)
-        if written:
-            self._writer.make_findable(known)
-        return Claim(generation, lease)
+        return Claim(generation, lease, may_be_stored)
 
     def _fenced(self, known: Known, epoch: int, owner: str) -> None:
         """What another leads now is read here as what it writes; the provider's call for it here is ended."""
@@ -270,7 +270,7 @@ class RedisGenerationLog:
             self._follower.take_in(known, await self._client.submit("XRANGE", known.log, f"{known.written}-0", "+"))
         if code == OWNED:
             known.owner, generation.epoch = self._instance_id, more[0] - 1
-            self._writer.make_findable(known)
+            self._writer.make_findable(generation.opened)
         elif code == HELD:
             known.owner, generation.epoch = more[1].decode(), int(more[0])
         elif code != ENDED:

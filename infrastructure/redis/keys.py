@@ -33,6 +33,11 @@ def stream_key(generation_id: str) -> str:
     return f"weir:stream:{{{generation_id}}}"
 
 
+def response_key(fingerprint: str) -> str:
+    """A stored answer; in its question's slot, so that whoever claims that is told whether there is one."""
+    return f"weir:cache:response:{{{fingerprint}}}"
+
+
 def instance_key(instance_id: str) -> str:
     """There while the instance lives."""
     return f"weir:instance:{instance_id}"

@@ -1,6 +1,6 @@
 """L2: whole answers in Redis, for all instances.
 
-A value is a version, a flag, and the records in msgpack, deflated where that pays. What cannot be read is a miss.
+A value is a version, a flag, and the answer in msgpack, deflated where that pays. What cannot be read is a miss.
 """
 
 import zlib
@@ -10,18 +10,17 @@ import msgspec
 
 from domain.caching import Purges
 from domain.events import EntryUnreadable, Publish
-from domain.generation import Generation, IllegalMove, Opened, State
+from domain.generation import Generation, IllegalMove, State
 from domain.ports import Recording
 from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
-from infrastructure.redis.wire import decode_record, encode_record
+from infrastructure.redis.keys import response_key
+from infrastructure.redis.wire import decode_recording, encode_recording
 
 VERSION = 1
 _PLAIN, _DEFLATED = 0, 1
 _COMPRESS_FROM_BYTES = 1024
 _MAX_BYTES = 16 * 1024 * 1024
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[float, list[bytes]]).decode
 _WRONG = (msgspec.MsgspecError, ValueError, zlib.error, IndexError, RecursionError, IllegalMove)
 
 
@@ -40,7 +39,7 @@ class RedisResponseCache:
     async def get(self, fingerprint: str) -> Recording | None:
         """The recording, if Redis has it, it can be read, its time has not passed, and no purge conceals it."""
         try:
-            value = await self._client.submit("GET", _key(fingerprint))
+            value = await self._client.submit("GET", response_key(fingerprint))
         except NO_ANSWER:
             return None
         if value is None:
@@ -57,16 +56,13 @@ class RedisResponseCache:
         """The recording is on its way to Redis, where it replaces an earlier one; without Redis nothing happens."""
         ttl_ms = int((self._ttl_s - (self._unix_now() - recording.sealed_at_s)) * 1000)
         if ttl_ms > 0 and recording.generation.size_bytes <= _MAX_BYTES:
-            self._client.submit("SET", _key(fingerprint), _value(recording), "PX", ttl_ms).add_done_callback(unheard)
-
-
-def _key(fingerprint: str) -> str:
-    return f"weir:cache:response:{{{fingerprint}}}"
+            self._client.submit("SET", response_key(fingerprint), _value(recording), "PX", ttl_ms).add_done_callback(
+                unheard
+            )
 
 
 def _value(recording: Recording) -> bytes:
-    records = [encode_record(record) for record in recording.generation.records]
-    body = _encode((recording.sealed_at_s, records))
+    body = encode_recording(recording.sealed_at_s, recording.generation.records)
     if len(body) < _COMPRESS_FROM_BYTES:
         return bytes((VERSION, _PLAIN)) + body
     return bytes((VERSION, _DEFLATED)) + zlib.compress(body, 1)
@@ -80,13 +76,8 @@ def _recording(value: bytes) -> Recording:
     """
     if value[0] != VERSION:
         raise ValueError(f"version {value[0]}, not {VERSION}")
-    sealed_at_s, records = _decode(_inflated(value[2:]) if value[1] == _DEFLATED else value[2:])
-    first, *more = map(decode_record, records)
-    if not isinstance(first, Opened):
-        raise ValueError("no opening")  # noqa: TRY004  # what is wrong is the value in Redis
-    generation = Generation(first)
-    for record in more:
-        generation.append(0, record)
+    sealed_at_s, records = decode_recording(_inflated(value[2:]) if value[1] == _DEFLATED else value[2:])
+    generation = Generation.replayed(records)
     if generation.state is not State.DONE:
         raise ValueError("not a whole answer")
     return Recording(generation, sealed_at_s)

@@ -8,7 +8,7 @@ earlier records miss; the generation is sealed."""
 
 CLAIM = Script("""
 local held = redis.call('HMGET', KEYS[1], 'id', 'epoch', 'owner', 'request', 'is_closed')
-if held[1] == ARGV[1] then return {1} end
+if held[1] == ARGV[1] then return {1, 1} end
 if held[1] and not held[5] then
     redis.call('SET', KEYS[3], 1, 'PX', ARGV[6])
     return {0, held[1], held[2], held[3], held[4]}
@@ -18,9 +18,10 @@ redis.call('HSET', KEYS[1], 'id', ARGV[1], 'epoch', 1, 'owner', ARGV[2], 'reques
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('XADD', KEYS[2], '1-0', 'r', ARGV[4])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
-return {1}
+return {1, redis.call('EXISTS', KEYS[4])}
 """)
-"""KEYS lease, log, followed; ARGV id, owner, lease_ms, first record, request, followed_ms: claimed, or who holds it."""
+"""KEYS lease, log, followed, stored answer; ARGV id, owner, lease_ms, first record, request, followed_ms: claimed, and
+whether an answer is stored, or who holds it."""
 
 JOIN = Script("""
 local held = redis.call('HMGET', KEYS[1], 'id', 'epoch', 'owner', 'request', 'is_closed')

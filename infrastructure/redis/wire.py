@@ -3,7 +3,7 @@
 Fields are only ever added at the end, with a default, so that what an older version wrote can still be read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -91,22 +91,13 @@ _ANSWER_FAILURES: Mapping[str, type[AnswerFailed]] = {
 
 _encode = msgspec.msgpack.Encoder().encode
 _record = msgspec.msgpack.Decoder(_Opened | _Change | _Chunk | _Sealed)
+_recording = msgspec.msgpack.Decoder(tuple[float, list[_Opened | _Change | _Chunk | _Sealed]])
 _request = msgspec.msgpack.Decoder(_Request)
 
 
 def encode_record(record: Record) -> bytes:
     """`record` as bytes that `decode_record` reads."""
-    match record:
-        case Chunk():
-            fields = _Chunk(
-                record.content, record.finish_reason, record.index, _plain(record.delta), _plain(record.choice)
-            )
-            return _encode(fields)
-        case ProviderChange():
-            return _encode(_Change(record.status, record.provider, record.model, record.previous, record.reason))
-        case Opened():
-            return _encode(_Opened(*(getattr(record, name) for name in _Opened.__struct_fields__)))
-    return _encode(_sealed(record))
+    return _encode(_to_wire(record))
 
 
 def decode_record(data: bytes) -> Record:
@@ -115,15 +106,27 @@ def decode_record(data: bytes) -> Record:
     Raises:
         msgspec.MsgspecError, ValueError: `data` is something else.
     """
-    match _record.decode(data):
-        case _Chunk() as wire:
-            return Chunk(wire.content, wire.finish_reason, wire.index, wire.delta, wire.choice)
-        case _Change() as wire:
-            return ProviderChange(**msgspec.structs.asdict(wire))
-        case _Opened() as wire:
-            return Opened(**msgspec.structs.asdict(wire))
-        case wire:
-            return _unsealed(wire)
+    return _from_wire(_record.decode(data))
+
+
+def encode_recording(sealed_at_s: float, records: Sequence[Record]) -> bytes:
+    """A whole answer as bytes that `decode_recording` reads."""
+    return _encode((sealed_at_s, list(map(_to_wire, records))))
+
+
+def decode_recording(data: bytes) -> tuple[float, list[Record]]:
+    """When the answer that was encoded was sealed, and its records.
+
+    Raises:
+        msgspec.MsgspecError, ValueError: `data` is something else.
+    """
+    sealed_at_s, wires = _recording.decode(data)
+    return sealed_at_s, [
+        Chunk(wire.content, wire.finish_reason, wire.index, wire.delta, wire.choice)  # most are; a call less for each
+        if type(wire) is _Chunk
+        else _from_wire(wire)
+        for wire in wires
+    ]
 
 
 def encode_request(request: ChatRequest) -> bytes:
@@ -139,6 +142,25 @@ def decode_request(data: bytes) -> ChatRequest:
     """
     wire = _request.decode(data)
     return ChatRequest(model=wire.model, messages=tuple(wire.messages), options=wire.options, provider=wire.provider)
+
+
+def _to_wire(record: Record) -> msgspec.Struct:
+    if type(record) is Chunk:
+        return _Chunk(record.content, record.finish_reason, record.index, _plain(record.delta), _plain(record.choice))
+    match record:
+        case ProviderChange():
+            return _Change(record.status, record.provider, record.model, record.previous, record.reason)
+        case Opened():
+            return _Opened(*(getattr(record, name) for name in _Opened.__struct_fields__))
+        case Sealed():
+            return _sealed(record)
+    raise TypeError(type(record))
+
+
+def _from_wire(wire: Any) -> Record:
+    if type(wire) is _Chunk:
+        return Chunk(wire.content, wire.finish_reason, wire.index, wire.delta, wire.choice)
+    return _RECORDS[type(wire)](wire)
 
 
 def _plain(fields: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -184,6 +206,13 @@ def _unsealed(wire: _Sealed) -> Sealed:
         duration_s=wire.duration_s,
         failure=_failure(wire.failure) if wire.failure else None,
     )
+
+
+_RECORDS: Mapping[type, Callable[[Any], Record]] = {
+    _Opened: lambda wire: Opened(**msgspec.structs.asdict(wire)),
+    _Change: lambda wire: ProviderChange(**msgspec.structs.asdict(wire)),
+    _Sealed: _unsealed,
+}
 
 
 def _failure(wire: _Failure) -> AnswerFailed:

@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from domain.generation import Record, Sealed, State
+from domain.generation import Opened, Record, Sealed, State
 from infrastructure.memory.generations import Generations
 from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
-from infrastructure.redis.keys import stream_key
+from infrastructure.redis.keys import stream_key, tag_of
 from infrastructure.redis.known import Known, Roll
 from infrastructure.redis.scripts import APPEND, BEHIND, FENCED, OWNED
 from infrastructure.redis.wire import encode_record
@@ -51,14 +51,14 @@ class Writer:
         known.pending.append(record)
         self._write(known)
 
-    def make_findable(self, known: Known) -> None:
-        """Whoever has the stream's id finds the generation."""
-        kept_ms = self._lease_ms + self._kept_ms(known)
-        self._client.submit("SET", stream_key(known.generation_id), known.tag, "PX", kept_ms).add_done_callback(unheard)
+    def make_findable(self, opened: Opened) -> None:
+        """Whoever has the stream's id finds the generation, if there is one."""
+        key, kept_ms = stream_key(opened.generation_id), self._lease_ms + self._kept_ms(opened)
+        self._client.submit("SET", key, tag_of(opened), "PX", kept_ms).add_done_callback(unheard)
 
-    def _kept_ms(self, known: Known) -> int:
+    def _kept_ms(self, opened: Opened) -> int:
         """How long it can be read after its end."""
-        return self._keep_ms if known.generation.opened.is_kept else UNKEPT_MS
+        return self._keep_ms if opened.is_kept else UNKEPT_MS
 
     def _lose_soon(self, known: Known) -> None:
         """Nothing of an answer that must not be kept is found for longer than those who read it need."""
@@ -84,7 +84,7 @@ class Writer:
         known.is_busy = True
         records = (*generation.records[known.written :], *known.pending)
         if known.written == 0:
-            self.make_findable(known)
+            self.make_findable(generation.opened)
         last = records[-1] if records and isinstance(records[-1], Sealed) else None
         count, pending_count = known.written + len(records), len(known.pending)
         sent = self._client.submit_script(
@@ -95,7 +95,7 @@ class Writer:
             self._instance_id,
             known.written,
             self._lease_ms,
-            self._kept_ms(known) if last else "",
+            self._kept_ms(generation.opened) if last else "",
             known.tail,
             known.request,
             HOLD_MS if last and last.state is State.DONE else 0,

@@ -264,3 +264,34 @@ def test_the_size_counts_what_comes_beside_the_text():
     called.append(called.claim(), Chunk("x", delta={"tool_calls": ["y" * 1000]}))
 
     assert called.size_bytes > plain.size_bytes + 2000
+
+
+LOGS = st.tuples(st.lists(st.text(max_size=5).map(Chunk), max_size=5), st.sampled_from([None, *SEALS.values()]))
+
+
+@given(LOGS)
+def test_a_log_that_is_replayed_is_as_one_that_was_appended_to(log):
+    """What comes from elsewhere whole is built at once."""
+    chunks, state = log
+    generation = Generation(OPENED)
+    for record in [*chunks, *([Sealed(state=state)] if state else [])]:
+        generation.append(0, record)
+
+    replayed = Generation.replayed(generation.records)
+
+    assert replayed.records == generation.records
+    assert (replayed.state, replayed.size_bytes) == (generation.state, generation.size_bytes)
+
+
+@pytest.mark.parametrize(
+    ("log", "error"),
+    [
+        ([], ValueError),
+        ([Chunk("no opening")], ValueError),
+        ([OPENED, Sealed(state=State.DONE), Chunk("more")], IllegalMove),
+    ],
+)
+def test_what_is_no_log_is_not_replayed(log, error):
+    """It comes from where anybody may have written."""
+    with pytest.raises(error):
+        Generation.replayed(log)

@@ -9,7 +9,8 @@ from domain.chat import Chunk
 from domain.events import EntryUnreadable
 from domain.generation import Generation, Opened, Sealed, State
 from domain.ports import Recording
-from infrastructure.redis.response_cache import VERSION, _key, _value
+from infrastructure.redis.keys import response_key
+from infrastructure.redis.response_cache import VERSION, _value
 from tests.fakes import FakeClock
 from tests.redis_instances import TTL_S, RedisInstance
 
@@ -85,7 +86,7 @@ async def test_a_newer_answer_takes_the_place_of_the_older(instance):
 )
 async def test_what_cannot_be_read_is_a_miss(instance, value):
     """It is said that it was there, and nobody gets an error."""
-    await instance.client.submit("SET", _key("f"), value)
+    await instance.client.submit("SET", response_key("f"), value)
 
     assert await instance.cache.get("f") is None
     assert [event.fingerprint for event in instance.events.of(EntryUnreadable)] == ["f"]
@@ -93,7 +94,7 @@ async def test_what_cannot_be_read_is_a_miss(instance, value):
 
 async def test_another_kind_of_value_is_a_miss(instance):
     """As when somebody else uses the key."""
-    await instance.client.submit("LPUSH", _key("f"), "x")
+    await instance.client.submit("LPUSH", response_key("f"), "x")
 
     assert await instance.cache.get("f") is None
 
