@@ -1,8 +1,12 @@
 import pytest
+from hypothesis import settings
 
 from tests.redis_servers import RedisCluster, RedisServer
 from tests.serving import serving
 from tests.simulation import Simulation
+
+settings.register_profile("weir", deadline=None)  # how long an example takes says nothing of whether it is right
+settings.load_profile("weir")
 
 
 @pytest.fixture
