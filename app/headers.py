@@ -17,6 +17,8 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 THREAD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
+SESSION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
 
 def raw(headers: Mapping[str, str]) -> RawHeaders:
     """`headers` as they go over the wire; their names are in lower case."""

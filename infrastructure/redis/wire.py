@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from domain.chat import ChatRequest, Chunk, Usage
+from domain.chat import ChatRequest, Chunk, Turn, Usage
 from domain.errors import (
     AllProvidersDown,
     AnswerFailed,
@@ -22,6 +22,14 @@ from domain.errors import (
 from domain.generation import Opened, ProviderChange, Record, Sealed, State
 
 
+class _Turn(msgspec.Struct, array_like=True, frozen=True):
+    session_id: str
+    birth_id: str
+    turn_id: str
+    place: int
+    messages: list[dict[str, Any]]
+
+
 class _Opened(msgspec.Struct, array_like=True, tag=0, frozen=True):
     generation_id: str
     fingerprint: str
@@ -31,6 +39,8 @@ class _Opened(msgspec.Struct, array_like=True, tag=0, frozen=True):
     scope: str
     model: str
     is_shared: bool
+    is_kept: bool
+    turn: _Turn | None
 
 
 class _Change(msgspec.Struct, array_like=True, tag=1, frozen=True):
@@ -104,7 +114,7 @@ def encode_record(record: Record) -> bytes:
         case ProviderChange():
             return _encode(_Change(record.status, record.provider, record.model, record.previous, record.reason))
         case Opened():
-            return _encode(_Opened(*(getattr(record, name) for name in _Opened.__struct_fields__)))
+            return _encode(_opened(record))
     return _encode(_sealed(record))
 
 
@@ -120,7 +130,7 @@ def decode_record(data: bytes) -> Record:
         case _Change() as wire:
             return ProviderChange(**msgspec.structs.asdict(wire))
         case _Opened() as wire:
-            return Opened(**msgspec.structs.asdict(wire))
+            return Opened(**msgspec.structs.asdict(wire) | {"turn": wire.turn and _turn(wire.turn)})
         case wire:
             return _unsealed(wire)
 
@@ -142,6 +152,19 @@ def decode_request(data: bytes) -> ChatRequest:
 
 def _plain(fields: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if fields is None else dict(fields)
+
+
+def _opened(record: Opened) -> _Opened:
+    fields = {name: getattr(record, name) for name in _Opened.__struct_fields__}
+    turn = record.turn
+    if turn is not None:
+        messages = list(map(dict, turn.messages))
+        fields["turn"] = _Turn(turn.session_id, turn.birth_id, turn.turn_id, turn.place, messages)
+    return _Opened(**fields)
+
+
+def _turn(wire: _Turn) -> Turn:
+    return Turn(**msgspec.structs.asdict(wire) | {"messages": tuple(wire.messages)})
 
 
 def _sealed(record: Sealed) -> _Sealed:
