@@ -8,7 +8,7 @@ from litestar import Request
 from litestar.types import Receive
 
 from app.errors import ClientGone
-from app.headers import SESSION_ID, THREAD_ID, header
+from app.headers import ID_CHARACTERS, SESSION_ID, THREAD_ID, header
 from domain.chat import ChatRequest
 from domain.errors import FieldError, InvalidRequest, RequestTooLarge
 
@@ -223,7 +223,8 @@ def _invalid(error: msgspec.ValidationError) -> InvalidRequest:
     place, named = _PLACE.search(text), _NAMED_FIELD.search(text)
     path = [place.group(1)] if place else []
     field = ".".join(path + ([named.group(1)] if named else []))
-    return InvalidRequest(FieldError(field or "body", _PLACE.sub("", text)))
+    reason = ID_CHARACTERS if " matching regex " in text else _PLACE.sub("", text)
+    return InvalidRequest(FieldError(field or "body", reason))
 
 
 def include_usage(body: CompletionBody) -> bool:

@@ -63,7 +63,7 @@ STATUSES: dict[str, Status] = {
     "too_many_connections": Status(429, "Too many streams at once", "rate_limit_error", is_retryable=True),
     "internal": Status(500, "A defect of Weir", "server_error", is_retryable=True),
     "at_capacity": Status(503, "No stream is free", "server_error", is_retryable=True),
-    "session_unavailable": Status(503, "The conversation cannot be reached", "server_error", is_retryable=True),
+    "session_unavailable": Status(503, "The conversation cannot be read", "server_error", is_retryable=True),
     "all_providers_down": Status(503, "No provider could answer", "server_error", is_retryable=True),
     "not_cached": Status(504, "Not stored", "server_error"),
     "upstream_timeout": Status(504, "No provider answered in time", "server_error", is_retryable=True),

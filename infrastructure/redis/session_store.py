@@ -15,7 +15,7 @@ import msgspec
 
 from domain.chat import Turn
 from domain.errors import SessionUnavailable, UnknownSession
-from domain.events import Publish, StoreFailed
+from domain.events import Publish, SessionFailed
 from domain.ports import Conversation
 from domain.sessions import SessionBounds
 from infrastructure.redis.client import NO_ANSWER, RedisAway, RedisClient, Script
@@ -28,13 +28,12 @@ _UNREADABLE = (
     "The conversation cannot be read: it is damaged, or of another version of Weir. To begin anew, DELETE it first."
 )
 _WRONG = (KeyError, ValueError, msgspec.MsgspecError)
-_OPERATION = "session"
 
 
 class _Append(NamedTuple):
     """What APPEND is given, of which most is the turn's text."""
 
-    key: str
+    session_id: str
     arguments: tuple[Any, ...]
     size_bytes: int
 
@@ -85,7 +84,7 @@ class RedisSessionStore:
         limits = (bounds.max_messages, bounds.max_bytes, self._ttl_ms)
         text = encode_turn(turn.messages)
         arguments = (VERSION, turn.birth_id, turn.turn_id, len(turn.messages), text, *limits, turn.place)
-        await asyncio.wait([self._write(_Append(_key(turn.session_id), arguments, len(text)))])
+        await asyncio.wait([self._write(_Append(turn.session_id, arguments, len(text)))])
 
     async def forget(self, session_id: str, owner: str) -> None:
         """The conversation is gone.
@@ -106,7 +105,7 @@ class RedisSessionStore:
         try:
             return _read(session_id, dict(zip(flat[::2], flat[1::2], strict=True)), expires_at_s)
         except _WRONG as error:
-            self._publish(StoreFailed(operation=_OPERATION, error=error))
+            self._publish(SessionFailed(session_id=session_id, error=error))
             raise SessionUnavailable(_UNREADABLE) from error
 
     async def _run(self, script: Script, session_id: str, *arguments: Any) -> Any:
@@ -115,11 +114,11 @@ class RedisSessionStore:
         except RedisAway as away:
             raise SessionUnavailable from away
         except NO_ANSWER as error:
-            self._publish(StoreFailed(operation=_OPERATION, error=error))
+            self._publish(SessionFailed(session_id=session_id, error=error))
             raise SessionUnavailable from error
 
     def _write(self, append: _Append) -> asyncio.Future[Any]:
-        sent = self._client.submit_script(APPEND, [append.key], *append.arguments)
+        sent = self._client.submit_script(APPEND, [_key(append.session_id)], *append.arguments)
         sent.add_done_callback(lambda answer: self._written(append, answer))
         return sent
 
@@ -128,7 +127,7 @@ class RedisSessionStore:
         if isinstance(failure, RedisAway):
             self._write_later(append)
         elif failure is not None:
-            self._publish(StoreFailed(operation=_OPERATION, error=failure))
+            self._publish(SessionFailed(session_id=append.session_id, error=failure))
 
     def _write_later(self, append: _Append) -> None:
         """The turn waits for Redis; the oldest go when they are too large together."""

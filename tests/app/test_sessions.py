@@ -105,8 +105,10 @@ async def test_it_is_nobody_else_s(client, stranger, session_id):
 async def test_an_id_is_of_a_few_characters(client, session_id):
     """It is part of a key and of an address."""
     response = await refused(client, STREAM, {"model": MODEL, "query": "x", "session_id": session_id})
+    [error] = response.json()["errors"]
 
     assert (response.status, told(STREAM, response)[:2]) == (400, ("invalid_request", "session_id"))
+    assert ("1 to 128 of A-Z a-z" if isinstance(session_id, str) else "Expected `str") in error["reason"]
 
 
 @pytest.mark.parametrize("path", ["a%20b", "%ff", "%00", "%7B%7D", "a" * 5000])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from domain.chat import Turn
 from domain.errors import SessionUnavailable, UnknownSession
-from domain.events import StoreFailed
+from domain.events import SessionFailed
 from domain.sessions import SessionBounds
 from infrastructure.memory.session_store import MemorySessionStore
 from infrastructure.redis.client import RedisClient
@@ -423,7 +423,7 @@ async def check_unreadable(in_redis):
         with pytest.raises(UnknownSession):
             await use("s", BOB)
     assert await in_redis.client.submit("HGETALL", KEY) == before
-    assert [event.operation for event in in_redis.events.of(StoreFailed)] == ["session"] * 2
+    assert [event.session_id for event in in_redis.events.of(SessionFailed)] == ["s"] * 2
     await in_redis.store.forget("s", ANN)
     assert await say(in_redis.store, "c") == turns("c")
 
@@ -511,4 +511,4 @@ async def test_a_key_that_is_no_conversation_is_told_and_not_touched(in_redis):
     await in_redis.store.append(turn_in(conversation, turn("a")))
 
     assert await in_redis.client.submit("GET", KEY) == b"garbage"
-    assert len(in_redis.events.of(StoreFailed)) == 4
+    assert len(in_redis.events.of(SessionFailed)) == 4

@@ -101,6 +101,38 @@ async def test_a_conversation_is_one_caller_s_on_every_instance(clients, instanc
     assert len(await messages(clients[1], "mine")) == 2
 
 
+async def failures(client):
+    return await metrics.total(client, "sse_redis_errors_total", operation="session")
+
+
+POISON = {
+    "another version": ("HSET", "version", "2"),
+    "garbage": ("HSET", "turn:0", "garbage"),
+    "cut": ("HDEL", "turn:0"),
+    "no number": ("HSET", "next", "x"),
+}
+
+
+@pytest.mark.parametrize("poison", POISON.values(), ids=POISON)
+async def test_a_conversation_that_cannot_be_read_is_refused_until_it_is_forgotten(clients, redis_server, poison):
+    """To go on from a part of it would be to answer another question. An operator can see that it happens."""
+    await clients[0].ask(STREAM, question(), session_id="poisoned")
+    command, *field = poison
+    redis_server.ask(command, "weir:session:{poisoned}", *field)
+    path, before = "/v1/sessions/poisoned", await failures(clients[1])
+    answers = [await clients[1].ask(STREAM, question(), session_id="poisoned"), await clients[1].send("GET", path)]
+    forgotten = await clients[1].send("DELETE", path)
+    query = question()
+    anew = await clients[0].ask(STREAM, query, session_id="poisoned")
+
+    for answer in answers:
+        assert (answer.status, told(STREAM, answer)[0]) == (503, "session_unavailable")
+        assert "DELETE it" in answer.json()["detail"]
+    assert await failures(clients[1]) - before == 2
+    assert forgotten.status == 204
+    assert await messages(clients[1], "poisoned") == turn(query, anew)
+
+
 async def test_the_turn_of_a_lost_instance_is_kept_where_its_client_goes(simulator, own_redis):
     """The answer is taken over, and so is the conversation."""
     simulator.behave("openai", tokens=80, gap_s=0.05)
