@@ -98,12 +98,12 @@ class Settings:
     sessions: SessionBounds = several(
         SessionBounds,
         max_messages=variable(
-            "SESSION_MESSAGES", "100", whole("messages", 2, 10_000), "messages kept of one conversation; older turns go"
+            "SESSION_MESSAGES", "100", whole("messages", 2, 1000), "messages kept of one conversation; older turns go"
         ),
         max_bytes=variable(
             "SESSION_BYTES",
             "262144",
-            whole("bytes", 1024, 67_108_864),
+            whole("bytes", 1024, 1_048_576),
             "bytes kept of one conversation; older turns go",
         ),
         ttl_s=variable(

@@ -154,7 +154,7 @@ class Generation:
         self.epoch = 0
         self.is_stopping = False
         self.records: list[Record] = [opened]
-        self.size_bytes = RECORD_OVERHEAD_BYTES + (2 * opened.turn.char_count if opened.turn else 0)
+        self.size_bytes = RECORD_OVERHEAD_BYTES + (4 * opened.turn.char_count if opened.turn else 0)
         self.reader_count = 0
         self.on_deserted: Callable[[], None] | None = None
         self._waiting: dict[asyncio.Future[None], None] = {}

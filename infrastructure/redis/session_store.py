@@ -82,8 +82,10 @@ class RedisSessionStore:
         """All messages of the turn are kept, once; the oldest turns go for them."""
         bounds = self._bounds
         limits = (bounds.max_messages, bounds.max_bytes, self._ttl_ms)
-        text = encode_turn(turn.messages)
-        arguments = (VERSION, turn.birth_id, turn.turn_id, len(turn.messages), text, *limits, turn.place)
+        count, text = len(turn.messages), encode_turn(turn.messages)
+        if len(text) > bounds.max_bytes:  # it cannot be kept: need not be sent, but does end what was before it
+            count, text = bounds.max_messages + 1, b""
+        arguments = (VERSION, turn.birth_id, turn.turn_id, count, text, *limits, turn.place)
         await asyncio.wait([self._write(_Append(turn.session_id, arguments, len(text)))])
 
     async def forget(self, session_id: str, owner: str) -> None:

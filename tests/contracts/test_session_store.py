@@ -233,6 +233,16 @@ async def test_of_a_turn_that_is_too_large_nothing_is_kept(store):
     assert await say(store, "d") == turns("d")
 
 
+async def test_of_what_is_too_large_to_be_sent_in_time_nothing_is_sent(in_redis):
+    """A store that is busy with it is away for everybody."""
+    await say(in_redis.store, "a")
+    conversation = await in_redis.store.open("s", ANN)
+    await in_redis.store.append(turn_in(conversation, turn("b", size=50_000_000), "id-b"))
+
+    assert not in_redis.client.is_away
+    assert await say(in_redis.store, "c") == turns("c")
+
+
 async def test_text_of_any_language_is_kept_as_it_is(store):
     """And counted in bytes."""
     spoken = ({"role": "user", "content": "Was ist ein Wehr? 堰 \U0001f30a \x00"},)
