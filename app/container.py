@@ -193,15 +193,21 @@ class Container(containers.DeclarativeContainer):
             publish=publish,
         ),
     )
+    longest_answer_s = providers.Callable(_lease_s, settings.provided.deadlines.total_s)
     session_store = providers.Selector(
         store,
         memory=providers.Singleton(
-            MemorySessionStore, bounds=settings.provided.sessions, max_sessions=MEMORY_SESSIONS, unix_now=unix_now
+            MemorySessionStore,
+            bounds=settings.provided.sessions,
+            begun_s=longest_answer_s,
+            max_sessions=MEMORY_SESSIONS,
+            unix_now=unix_now,
         ),
         redis=providers.Singleton(
             RedisSessionStore,
             client=redis_client,
             bounds=settings.provided.sessions,
+            begun_s=longest_answer_s,
             publish=publish,
             unix_now=unix_now,
         ),
@@ -212,7 +218,7 @@ class Container(containers.DeclarativeContainer):
         log=generation_log,
         publish=publish,
         new_id=new_id,
-        limit_s=providers.Callable(_lease_s, settings.provided.deadlines.total_s),
+        limit_s=longest_answer_s,
     )
     liveness = providers.Singleton(
         Liveness, client=redis_client, log=generation_log, instance_id=instance_id, publish=publish

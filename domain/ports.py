@@ -138,6 +138,9 @@ class Conversation:
 class SessionStore(Protocol):
     """Conversations, each its owner's alone, bounded in messages, bytes and time since its last use.
 
+    One that has had no turn yet lasts for as long as an answer may take: whoever makes up ids, and is refused for
+    another reason, leaves nothing behind for long.
+
     Contract: tests/contracts/test_session_store.py.
     """
 

@@ -48,10 +48,13 @@ class _Session:
 
 
 class MemorySessionStore:
-    """Keeps the `max_sessions` conversations that were used last, each within `bounds`."""
+    """Keeps the `max_sessions` conversations used last, each within `bounds`; those without a turn for `begun_s`."""
 
-    def __init__(self, *, bounds: SessionBounds, max_sessions: int, unix_now: Callable[[], float]) -> None:
+    def __init__(
+        self, *, bounds: SessionBounds, begun_s: float, max_sessions: int, unix_now: Callable[[], float]
+    ) -> None:
         self._bounds = bounds
+        self._begun_s = begun_s
         self._max_sessions = max_sessions
         self._unix_now = unix_now
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
@@ -65,7 +68,7 @@ class MemorySessionStore:
         Raises:
             UnknownSession: it is somebody else's.
         """
-        self._drop_expired()
+        self._drop_expired(session_id)
         session = self._sessions.setdefault(session_id, _Session(owner=owner, birth_id=uuid4().hex))
         if session.owner != owner:
             raise UnknownSession(session_id)
@@ -82,7 +85,7 @@ class MemorySessionStore:
 
     async def append(self, turn: Turn) -> None:
         """All messages of the turn are kept, once; the oldest turns go for them."""
-        self._drop_expired()
+        self._drop_expired(turn.session_id)
         session = self._sessions.get(turn.session_id)
         if session is None or session.birth_id != turn.birth_id:
             return
@@ -103,7 +106,7 @@ class MemorySessionStore:
         del self._sessions[session_id]
 
     def _owned(self, session_id: str, owner: str) -> _Session:
-        self._drop_expired()
+        self._drop_expired(session_id)
         session = self._sessions.get(session_id)
         if session is None or session.owner != owner:
             raise UnknownSession(session_id)
@@ -111,14 +114,18 @@ class MemorySessionStore:
 
     def _use(self, session_id: str, session: _Session) -> None:
         """It lasts from now on, and is the last to go."""
-        session.expires_at_s = self._unix_now() + self._bounds.ttl_s
+        has_had_turns = session.gone_count or session.turns
+        session.expires_at_s = self._unix_now() + (self._bounds.ttl_s if has_had_turns else self._begun_s)
         self._sessions.move_to_end(session_id)
         if len(self._sessions) > self._max_sessions:
             self._sessions.popitem(last=False)
 
-    def _drop_expired(self) -> None:
-        """What was used least lately expires first."""
+    def _drop_expired(self, session_id: str) -> None:
+        """That conversation is gone if its time has passed, and so are those used least lately whose time has."""
         now_s = self._unix_now()
+        session = self._sessions.get(session_id)
+        if session is not None and session.expires_at_s <= now_s:
+            del self._sessions[session_id]
         while self._sessions and next(iter(self._sessions.values())).expires_at_s <= now_s:
             self._sessions.popitem(last=False)
 

@@ -9,11 +9,14 @@ if owner ~= ARGV[1] then
     redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'birth', ARGV[2], 'version', ARGV[4],
         'first', 0, 'next', 0, 'messages', 0, 'bytes', 0)
 end
-if ARGV[2] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+if ARGV[2] ~= '' then
+    local is_begun = redis.call('HGET', KEYS[1], 'next') == '0'
+    redis.call('PEXPIRE', KEYS[1], is_begun and ARGV[5] or ARGV[3])
+end
 return {redis.call('PTTL', KEYS[1]), redis.call('HGETALL', KEYS[1])}
 """)
-"""KEYS session; ARGV owner, birth of one that begins (empty: none begins), ttl_ms, version: time left and fields, or
-nothing."""
+"""KEYS session; ARGV owner, birth of one that begins (empty: none begins), ttl_ms, version, ttl_ms of one that has had
+no turn: time left and fields, or nothing."""
 
 APPEND = Script("""
 local key, turn_id, count, turn = KEYS[1], ARGV[3], ARGV[4], ARGV[5]

@@ -39,13 +39,17 @@ class _Append(NamedTuple):
 
 
 class RedisSessionStore:
-    """Keeps conversations within `bounds`. Turns that Redis cannot take now, the latest at least, are kept later."""
+    """Keeps conversations within `bounds`, and for `begun_s` those without a turn yet.
+
+    Turns that Redis cannot take now, the latest at least, are kept later.
+    """
 
     def __init__(
         self,
         *,
         client: RedisClient,
         bounds: SessionBounds,
+        begun_s: float,
         publish: Publish,
         unix_now: Callable[[], float],
         max_unwritten_bytes: int = 64 * 1024 * 1024,
@@ -54,7 +58,7 @@ class RedisSessionStore:
         self._bounds = bounds
         self._publish = publish
         self._unix_now = unix_now
-        self._ttl_ms = int(bounds.ttl_s * 1000)
+        self._ttl_ms, self._begun_ms = int(bounds.ttl_s * 1000), int(begun_s * 1000)
         self._unwritten: deque[_Append] = deque()
         self._max_unwritten_bytes = max_unwritten_bytes
         self._unwritten_bytes = 0
@@ -99,7 +103,7 @@ class RedisSessionStore:
             raise UnknownSession(session_id)
 
     async def _conversation(self, session_id: str, owner: str, birth_id: str) -> Conversation:
-        found = await self._run(OPEN, session_id, owner, birth_id, self._ttl_ms, VERSION)
+        found = await self._run(OPEN, session_id, owner, birth_id, self._ttl_ms, VERSION, self._begun_ms)
         if not found:
             raise UnknownSession(session_id)
         left_ms, flat = found

@@ -28,6 +28,8 @@ _CLUSTER = "ignore::pytest.PytestUnraisableExceptionWarning"
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings(_CLUSTER)]
 
 ANN, BOB = "acme\nann", "acme\nbob"
+KEY = "weir:session:{s}"
+BEGUN_S = 16.0
 BOUNDS = SessionBounds(max_messages=6, max_bytes=4096, ttl_s=64.0)
 
 
@@ -55,7 +57,7 @@ class InMemory:
 
     def __init__(self, bounds=BOUNDS, max_sessions=1000):
         self.clock = FakeClock()
-        self.store = MemorySessionStore(bounds=bounds, max_sessions=max_sessions, unix_now=self.clock)
+        self.store = MemorySessionStore(bounds=bounds, begun_s=BEGUN_S, max_sessions=max_sessions, unix_now=self.clock)
 
 
 class InRedis:
@@ -65,7 +67,7 @@ class InRedis:
         self.clock, self.events = FakeClock(), RememberedEvents()
         self.client = RedisClient(connect(url).commands, linger_s=0.0, publish=self.events.publish)
         self.store = RedisSessionStore(
-            client=self.client, bounds=bounds, publish=self.events.publish, unix_now=self.clock, **how
+            client=self.client, bounds=bounds, begun_s=BEGUN_S, publish=self.events.publish, unix_now=self.clock, **how
         )
 
 
@@ -328,17 +330,45 @@ async def test_in_memory_a_conversation_lasts_from_its_last_use():
     assert len(subject.store) == 0
 
 
-async def test_in_redis_a_conversation_lasts_from_its_last_use(in_redis):
+async def test_in_memory_a_conversation_without_a_turn_lasts_for_an_answer():
+    """Whatever was used before it and lasts longer; who is refused leaves nothing behind for long."""
+    subject = InMemory()
+    await say(subject.store, "a", session_id="long")
+    await subject.store.open("s", ANN)
+    subject.clock.advance(BEGUN_S)
+
+    with pytest.raises(UnknownSession):
+        await subject.store.read("s", ANN)
+    assert (await subject.store.open("s", BOB)).turn_count == 0
+    assert (await subject.store.read("long", ANN)).messages == turns("a")
+
+
+async def left_ms(in_redis):
+    return await in_redis.client.submit("PTTL", KEY)
+
+
+async def test_in_redis_a_conversation_without_a_turn_lasts_for_an_answer(in_redis):
     """Redis counts the time."""
     conversation = await in_redis.store.open("s", ANN)
-    assert 63.0 < conversation.expires_at_s - in_redis.clock() <= 64.0
+    assert 15_000 < await left_ms(in_redis) <= 16_000
+    assert 15.0 < conversation.expires_at_s - in_redis.clock() <= 16.0
+    await in_redis.client.submit("PEXPIRE", KEY, 10_000)
+    await in_redis.store.open("s", ANN)
 
-    for use in (lambda: in_redis.store.open("s", ANN), lambda: in_redis.store.append(turn_in(conversation, turn("a")))):
-        await in_redis.client.submit("PEXPIRE", "weir:session:{s}", 10_000)
+    assert 15_000 < await left_ms(in_redis) <= 16_000
+
+
+async def test_in_redis_a_conversation_lasts_from_its_last_use(in_redis):
+    """Being read is none."""
+    await say(in_redis.store, "a")
+    assert 63.0 < (await in_redis.store.read("s", ANN)).expires_at_s - in_redis.clock() <= 64.0
+    conversation = await in_redis.store.open("s", ANN)
+    for use in (lambda: in_redis.store.open("s", ANN), lambda: in_redis.store.append(turn_in(conversation, turn("b")))):
+        await in_redis.client.submit("PEXPIRE", KEY, 10_000)
         await in_redis.store.read("s", ANN)
-        assert await in_redis.client.submit("PTTL", "weir:session:{s}") <= 10_000
+        assert await left_ms(in_redis) <= 10_000
         await use()
-        assert await in_redis.client.submit("PTTL", "weir:session:{s}") > 60_000
+        assert await left_ms(in_redis) > 60_000
 
 
 async def test_in_memory_the_conversation_used_least_lately_goes_for_a_new_one():
@@ -412,7 +442,6 @@ async def test_turns_that_wait_for_redis_take_bounded_memory():
 # What is in Redis and cannot be
 
 
-KEY = "weir:session:{s}"
 NOT_MESSAGES = {
     "nothing": b"",
     "garbage": b"garbage",

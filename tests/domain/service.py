@@ -54,7 +54,10 @@ class Service:
         self.l2 = MemoryResponseCache(**memory, purges=self.purges, unix_now=clock)
         self.log = MemoryGenerationLog(Generations(**memory, clock=clock))
         self.sessions = MemorySessionStore(
-            bounds=SessionBounds(max_messages=6, max_bytes=4096, ttl_s=TTL_S), max_sessions=100, unix_now=clock
+            bounds=SessionBounds(max_messages=6, max_bytes=4096, ttl_s=TTL_S),
+            begun_s=512.0,
+            max_sessions=100,
+            unix_now=clock,
         )
         self.limiter = MemoryRateLimiter(rates={"standard": rate} if rate else {}, publish=publish, clock=clock)
         self.slots = Slots(limit=LIMIT, limit_per_user=limit_per_user)
