@@ -8,7 +8,7 @@ from litestar import Request
 from litestar.types import Receive
 
 from app.errors import ClientGone
-from app.headers import THREAD_ID, header
+from app.headers import ID_CHARACTERS, SESSION_ID, THREAD_ID, header
 from domain.chat import ChatRequest
 from domain.errors import FieldError, InvalidRequest, RequestTooLarge
 
@@ -18,6 +18,7 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Stop = Annotated[str, msgspec.Meta(min_length=1)] | Annotated[list[str], msgspec.Meta(min_length=1, max_length=4)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+SessionId = Annotated[str, msgspec.Meta(pattern=rf"^{SESSION_ID.pattern}(?!\n)$")]
 ThreadId = Annotated[str, msgspec.Meta(pattern=rf"^{THREAD_ID.pattern}(?!\n)$")]  # $ alone allows a last line break
 
 
@@ -29,13 +30,17 @@ class StreamMessage(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class StreamBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of POST /v1/stream: a `query`, or the `messages` of a conversation, for a `model`."""
+    """The body of POST /v1/stream: a `query`, or the `messages` of a conversation, for a `model`.
+
+    With a `session_id` they go on with the conversation that is kept under it.
+    """
 
     model: Name
     query: str | None = None
     messages: Annotated[list[StreamMessage], msgspec.Meta(min_length=1)] | None = None
     provider: Name | None = None
     thread_id: ThreadId | None = None
+    session_id: SessionId | None = None
     temperature: Temperature | None = None
     top_p: Share | None = None
     max_tokens: Count | None = None
@@ -218,7 +223,8 @@ def _invalid(error: msgspec.ValidationError) -> InvalidRequest:
     place, named = _PLACE.search(text), _NAMED_FIELD.search(text)
     path = [place.group(1)] if place else []
     field = ".".join(path + ([named.group(1)] if named else []))
-    return InvalidRequest(FieldError(field or "body", _PLACE.sub("", text)))
+    reason = ID_CHARACTERS if " matching regex " in text else _PLACE.sub("", text)
+    return InvalidRequest(FieldError(field or "body", reason))
 
 
 def include_usage(body: CompletionBody) -> bool:

@@ -21,6 +21,7 @@ from domain.lifecycle import Lifecycle, Policy
 from domain.limiting import Rate
 from domain.operator import Operator, alone, nothing_to_learn
 from domain.ports import Provider
+from domain.sessions import Conversations
 from domain.tracking import Tracker
 from domain.warming import Warming
 from infrastructure.memory.circuit_breakers import PurgatoryCircuitBreakers
@@ -28,6 +29,7 @@ from infrastructure.memory.generation_log import MemoryGenerationLog
 from infrastructure.memory.generations import Generations
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
+from infrastructure.memory.session_store import MemorySessionStore
 from infrastructure.redis.circuit_breakers import RedisCircuitBreakers
 from infrastructure.redis.client import COMPONENT, RedisClient
 from infrastructure.redis.connection import connect as connect_redis
@@ -37,6 +39,7 @@ from infrastructure.redis.liveness import Liveness
 from infrastructure.redis.popularity import Popularity
 from infrastructure.redis.purges import RedisPurges
 from infrastructure.redis.response_cache import RedisResponseCache
+from infrastructure.redis.session_store import RedisSessionStore
 from infrastructure.redis.subscriptions import Subscriptions
 from infrastructure.retry_delays import full_jitter_delays
 from infrastructure.telemetry.health import Health
@@ -78,6 +81,10 @@ def _components(redis_url: str) -> tuple[str, ...]:
     return (COMPONENT,) if redis_url else ()
 
 
+MEMORY_SESSIONS = 1000
+"""How many conversations are kept in memory at most."""
+
+
 def _lease_s(total_s: float) -> float:
     """A lease outlives the longest answer; whether its leader lives is said otherwise."""
     return total_s + 60.0
@@ -94,6 +101,7 @@ class Container(containers.DeclarativeContainer):
     publish = events.provided.publish
     clock = providers.Object(time.monotonic)
     unix_now = providers.Object(time.time)
+    new_id = providers.Object(lambda: str(ULID()))
 
     log = providers.Singleton(make_log, level=settings.provided.log.level, form=settings.provided.log.format)
     event_log = providers.Singleton(EventLog, log=log, events=events)
@@ -190,6 +198,33 @@ class Container(containers.DeclarativeContainer):
             publish=publish,
         ),
     )
+    longest_answer_s = providers.Callable(_lease_s, settings.provided.deadlines.total_s)
+    session_store = providers.Selector(
+        store,
+        memory=providers.Singleton(
+            MemorySessionStore,
+            bounds=settings.provided.sessions,
+            begun_s=longest_answer_s,
+            max_sessions=MEMORY_SESSIONS,
+            unix_now=unix_now,
+        ),
+        redis=providers.Singleton(
+            RedisSessionStore,
+            client=redis_client,
+            bounds=settings.provided.sessions,
+            begun_s=longest_answer_s,
+            publish=publish,
+            unix_now=unix_now,
+        ),
+    )
+    conversations = providers.Singleton(
+        Conversations,
+        store=session_store,
+        log=generation_log,
+        publish=publish,
+        new_id=new_id,
+        limit_s=longest_answer_s,
+    )
     liveness = providers.Singleton(
         Liveness, client=redis_client, log=generation_log, instance_id=instance_id, publish=publish
     )
@@ -254,9 +289,10 @@ class Container(containers.DeclarativeContainer):
         limiter=limiter,
         breakers=breakers,
         leaders=leaders,
+        conversations=conversations,
         tracker=tracker,
         publish=publish,
-        new_id=providers.Object(lambda: str(ULID())),
+        new_id=new_id,
         clock=clock,
         unix_now=unix_now,
     )

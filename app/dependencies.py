@@ -10,6 +10,7 @@ from litestar.params import SkipValidation
 from domain.lifecycle import Lifecycle
 from domain.operator import Operator
 from domain.operator_key import OperatorKey
+from domain.sessions import Conversations
 from domain.warming import Warming
 
 
@@ -59,6 +60,7 @@ class Metrics(Protocol):
 LifecycleDep = NamedDependency[SkipValidation[Lifecycle]]
 OperatorDep = NamedDependency[SkipValidation[Operator]]
 WarmingDep = NamedDependency[SkipValidation[Warming]]
+ConversationsDep = NamedDependency[SkipValidation[Conversations]]
 HttpPolicyDep = NamedDependency[SkipValidation[HttpPolicy]]
 HealthDep = NamedDependency[SkipValidation[HealthChecks]]
 MetricsDep = NamedDependency[SkipValidation[Metrics]]

@@ -14,6 +14,7 @@ from app.container import Container
 from app.controllers.completions import CompletionController
 from app.controllers.operations import OperationsController
 from app.controllers.operators import OperatorController
+from app.controllers.sessions import SessionController
 from app.controllers.streams import StreamController
 from app.dependencies import HealthChecks, HttpPolicy, LifecycleDep, Metrics
 from app.edge import Edge
@@ -23,6 +24,7 @@ from domain.errors import Internal, WeirError
 from domain.events import DefectFound
 from domain.lifecycle import Lifecycle
 from domain.operator import Operator
+from domain.sessions import Conversations
 from domain.warming import Warming
 
 
@@ -36,7 +38,7 @@ def create_litestar(container: Container) -> Litestar:
     policy = container.http_policy()
     operators = Router("/", route_handlers=[OperatorController], guards=[operators_only(policy.operator_key)])
     return Litestar(
-        route_handlers=[StreamController, CompletionController, OperationsController, operators],
+        route_handlers=[StreamController, CompletionController, SessionController, OperationsController, operators],
         dependencies=_dependencies(container),
         exception_handlers={
             WeirError: on_weir_error,
@@ -69,6 +71,9 @@ def _dependencies(container: Container) -> dict[str, Provide]:
     def lifecycle() -> Lifecycle:
         return container.lifecycle()
 
+    def conversations() -> Conversations:
+        return container.conversations()
+
     def policy(lifecycle: LifecycleDep) -> HttpPolicy:  # noqa: ARG001  # it only comes after it
         return container.http_policy()
 
@@ -86,6 +91,7 @@ def _dependencies(container: Container) -> dict[str, Provide]:
 
     named: dict[str, Callable[..., Any]] = {
         "lifecycle": lifecycle,
+        "conversations": conversations,
         "policy": policy,
         "health": health,
         "metrics": metrics,
@@ -111,6 +117,7 @@ def _lifespan(container: Container) -> Any:
             yield
         finally:
             await container.leaders().close()
+            await container.conversations().close()
             for part in shared:
                 await part.close()
             for provider in container.providers_by_name().values():

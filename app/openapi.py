@@ -87,11 +87,12 @@ _BEGINNING = (
     "not_cached",
 )
 _ENDING = ("provider_rejected", "upstream_timeout", "stream_interrupted", "cancelled")
+_SESSION = ("invalid_request", "unknown_session", "session_unavailable")
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("/v1/stream", "post"): Operation(
         good={200: _answer("The answer: status, chunk, and at last complete or error.", STREAM_HEADERS, **_STREAM)},
-        codes=_BEGINNING,
+        codes=(*_BEGINNING, "unknown_session", "session_unavailable"),
         parameters=("thread", "cache_control"),
         body="StreamBody",
         example={"model": "gpt-4o-mini", "query": _QUESTION},
@@ -126,6 +127,16 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         is_openai=True,
     ),
     ("/v1/models", "get"): Operation(good={200: _json("The models that can be asked for.", "Models")}, is_openai=True),
+    ("/v1/sessions/{session_id}", "get"): Operation(
+        good={200: _json("What is kept of the conversation.", "Session")},
+        codes=_SESSION,
+        parameters=("session_id", "thread"),
+    ),
+    ("/v1/sessions/{session_id}", "delete"): Operation(
+        good={204: _answer("The conversation is forgotten.", ("X-Thread-ID",))},
+        codes=_SESSION,
+        parameters=("session_id", "thread"),
+    ),
     ("/health", "get"): Operation(
         good={200: _json("All is well.", "Health"), 503: _json("No provider can be used.", "Health")}
     ),

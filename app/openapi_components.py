@@ -7,7 +7,7 @@ import msgspec
 
 from app.bodies import CompletionBody, StreamBody
 from app.errors import STATUSES
-from app.headers import THREAD_ID
+from app.headers import SESSION_ID, THREAD_ID
 from app.operating import PurgeBody
 
 Json = dict[str, Any]
@@ -109,6 +109,13 @@ PARAMETERS: dict[str, Json] = {
         "01M84RXTPMTZ6R6MDDZY2A8T00",
     ),
     "provider": _parameter("provider", "path", "A provider of the catalogue.", _TEXT),
+    "session_id": _parameter(
+        "session_id",
+        "path",
+        "The id under which the conversation was begun.",
+        {"type": "string", "pattern": f"^{SESSION_ID.pattern}$"},
+        "support-4711",
+    ),
     "last_event_id": _parameter(
         "last_event_id",
         "query",
@@ -186,6 +193,12 @@ _SCHEMAS: dict[str, Json] = {
             )
         ),
         usage={"type": ["object", "null"]},
+    ),
+    "Session": _object(
+        "A conversation, as far as it is kept.",
+        session_id=_TEXT,
+        messages=_array(_object("What was said.", role=_TEXT, content=_TEXT)),
+        expires_at=_COUNT | {"description": "Unix seconds. Every use makes it later."},
     ),
     "Models": _object(
         "The catalogue's models.",

@@ -46,7 +46,7 @@ def parse_questions(body: bytes, max_query_chars: int) -> list[ChatRequest]:
     questions, errors = [], []
     for number, line in lines:
         try:
-            questions.append(parse_stream_body(line, max_query_chars)[1])
+            questions.append(_question(line, max_query_chars))
         except InvalidRequest as refused:
             errors += [FieldError(f"line {number}: {error.field}", error.reason) for error in refused.errors]
     if errors:
@@ -57,10 +57,17 @@ def parse_questions(body: bytes, max_query_chars: int) -> list[ChatRequest]:
 def check_question(line: bytes) -> list[str]:
     """What is wrong with a line, as far as can be told without the service."""
     try:
-        parse_stream_body(line, max_query_chars=sys.maxsize)
+        _question(line, max_query_chars=sys.maxsize)
     except InvalidRequest as refused:
         return [f"{error.field}: {error.reason}" for error in refused.errors]
     return []
+
+
+def _question(line: bytes, max_query_chars: int) -> ChatRequest:
+    body, question = parse_stream_body(line, max_query_chars)
+    if body.session_id is not None:
+        raise InvalidRequest(FieldError("session_id", "a question that is asked ahead is of no conversation"))
+    return question
 
 
 def told_purge(purged: Purged) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from domain.breaker import BreakerPolicy
 from domain.failover import Deadlines, RetryPolicy
 from domain.limiting import Rate
 from domain.operator_key import OperatorKey
+from domain.sessions import SessionBounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,21 @@ class Settings:
         ),
         ttl_s=variable("CACHE_TTL_S", "3600", seconds(1, 31_536_000), "how long an answer is fresh"),
         scope=variable("CACHE_SCOPE", "shared", one_of("shared", "user"), "who may be served whose answer"),
+    )
+    sessions: SessionBounds = several(
+        SessionBounds,
+        max_messages=variable(
+            "SESSION_MESSAGES", "100", whole("messages", 2, 1000), "messages kept of one conversation; older turns go"
+        ),
+        max_bytes=variable(
+            "SESSION_BYTES",
+            "262144",
+            whole("bytes", 1024, 1_048_576),
+            "bytes kept of one conversation; older turns go",
+        ),
+        ttl_s=variable(
+            "SESSION_TTL_S", "86400", seconds(1, 31_536_000), "how long a conversation is kept after it was last used"
+        ),
     )
     admin_key: OperatorKey | None = one(
         variable("ADMIN_KEY", "", OPERATOR_KEY, "key of the operator's routes; empty: there are none")

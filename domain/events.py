@@ -156,6 +156,14 @@ class StoreFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFailed:
+    """A shared store is there, and has not given, or not taken, the conversation of `session_id`."""
+
+    session_id: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntryUnreadable:
     """What a store has under `fingerprint` is not an answer that this version can read."""
 

@@ -1,21 +1,21 @@
 """The life of a request in six stages: validation, cache lookup, rate limiting, selection, streaming, cleanup.
 
-1  validation     the model, a slot                                       400 404 429 503
+1  validation     the model, a slot, what was said before                 400 404 429 503
 2  cache lookup   2.1 this process, 2.2 the fleet, 2.3 under way now      504 if only a stored answer was wanted
 3  rate limiting  who would cause work spends a token                     429
 4  selection      the model's routes in order, open circuits left out     503
 5  streaming      the leader's task (domain/leading.py)
-6  cleanup        the leader seals and caches; the answer's `close` frees the slot
+6  cleanup        the leader seals and caches; the turn is kept; the answer's `close` frees the slot
 """
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from domain.admission import Slot, Slots
 from domain.answer import Answer, CacheStatus
 from domain.caching import NO_DIRECTIVES, CacheDirectives
-from domain.chat import Caller, ChatRequest
+from domain.chat import Caller, ChatRequest, Turn
 from domain.continuation import can_continue, continued
 from domain.errors import (
     AllProvidersDown,
@@ -34,17 +34,24 @@ from domain.generation import Generation, Opened
 from domain.leading import Leaders, Task
 from domain.ports import CircuitBreakers, Claim, GenerationLog, Lease, RateLimiter, ResponseCache
 from domain.selection import Model, Route, select_routes
+from domain.sessions import Conversations
 from domain.tracking import Trace, Tracker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A question, who asks it, and what it asks of the cache."""
+    """A question, who asks it, and what it asks of the cache.
+
+    `session_id` is the conversation that it goes on with; stage 1 makes it the `turn`, and puts what was said before
+    into the request.
+    """
 
     request: ChatRequest
     caller: Caller
     thread_id: str
     directives: CacheDirectives = NO_DIRECTIVES
+    session_id: str | None = None
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +89,7 @@ class Lifecycle:
         limiter: RateLimiter,
         breakers: CircuitBreakers,
         leaders: Leaders,
+        conversations: Conversations,
         tracker: Tracker,
         publish: Publish,
         new_id: Callable[[], str],
@@ -95,6 +103,7 @@ class Lifecycle:
         self._limiter = limiter
         self._breakers = breakers
         self._leaders = leaders
+        self._conversations = conversations
         self._tracker = tracker
         self._publish = publish
         self._new_id = new_id
@@ -116,6 +125,7 @@ class Lifecycle:
         try:
             with trace.stage("1"):
                 model, slot = self._admit(ask)
+                ask = await self._recalled(ask)
             answer = await self._answer(ask, model, slot, trace, began_s)
         except BaseException as refusal:
             if slot is not None:
@@ -124,6 +134,7 @@ class Lifecycle:
             if isinstance(refusal, WeirError):
                 self._refused(ask.thread_id, ask.caller, refusal)
             raise
+        await self._conversations.go_on(ask.turn, answer)
         return answer
 
     async def join(
@@ -150,7 +161,7 @@ class Lifecycle:
         opened, cache = generation.opened, CacheStatus.COALESCED
         if caller.user == opened.user and (not is_given or thread_id == opened.thread_id):
             thread_id, cache = opened.thread_id, _led(generation)
-        return Answer(
+        answer = Answer(
             generation=generation,
             cache=cache,
             thread_id=thread_id,
@@ -162,6 +173,8 @@ class Lifecycle:
             position=0 if after is None else after + 1,
             is_rejoined=True,
         )
+        await self._conversations.go_on(opened.turn if opened.user == caller.user else None, answer)
+        return answer
 
     async def stop(self, stream_id: str, caller: Caller) -> None:
         """The stream has been stopped for all its readers, or had ended before.
@@ -195,6 +208,13 @@ class Lifecycle:
         slot = self._slots.take(ask.caller.user, has_limit=not ask.caller.is_operator)
         self._publish(RequestAdmitted(thread_id=ask.thread_id, model=model.name))
         return model, slot
+
+    async def _recalled(self, ask: Ask) -> Ask:
+        """What is asked, behind what was said before in its conversation."""
+        if ask.session_id is None:
+            return ask
+        request, turn = await self._conversations.recall(ask.session_id, ask.caller, ask.request)
+        return replace(ask, request=request, turn=turn)
 
     async def _answer(self, ask: Ask, model: Model, slot: Slot, trace: Trace, began_s: float) -> Answer:
         """Stages 2 to 4, and the start of 5: an answer from the nearest place that has one."""
@@ -284,6 +304,7 @@ class Lifecycle:
             model=ask.request.model,
             is_shared=not (ask.directives.no_cache or ask.directives.no_store),
             is_kept=not ask.directives.no_store,
+            turn=ask.turn,
         )
 
     async def _readable(self, stream_id: str, caller: Caller) -> Generation:

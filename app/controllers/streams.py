@@ -42,7 +42,13 @@ class StreamController(Controller):
         directives = parse_cache_control(header(request.scope, b"cache-control"))
         thread_id = thread_id_of(request, body.thread_id)
         answer = await lifecycle.ask(
-            Ask(request=chat, caller=caller_of(request), thread_id=thread_id, directives=directives)
+            Ask(
+                request=chat,
+                caller=caller_of(request),
+                thread_id=thread_id,
+                directives=directives,
+                session_id=body.session_id,
+            )
         )
         if not answer.cache.is_hit:
             return EventStream(answer, NamedEvents(answer), policy.heartbeat_s)

@@ -24,6 +24,7 @@ from domain.events import (
     GenerationSealed,
     RequestAdmitted,
     RequestTurnedAway,
+    SessionFailed,
     StageTimed,
 )
 from domain.generation import State
@@ -94,6 +95,7 @@ class EventLog:
             DefectFound: self._defect,
             ComponentChanged: self._component,
             EntryUnreadable: self._unreadable,
+            SessionFailed: self._session,
         }
         for kind, listener in listeners.items():
             events.subscribe(kind, listener)
@@ -189,6 +191,12 @@ class EventLog:
 
     def _unreadable(self, event: EntryUnreadable) -> None:
         self._log.warning("unreadable entry", stage="2.2", error_type=type(event.error).__name__)
+
+    def _session(self, event: SessionFailed) -> None:
+        error = event.error
+        self._log.warning(
+            "unusable conversation", stage="1", session_id=event.session_id, error_type=type(error).__name__
+        )
 
     def _defect(self, event: DefectFound) -> None:
         self._log.error(

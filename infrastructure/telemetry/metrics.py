@@ -26,6 +26,7 @@ from domain.events import (
     GenerationSealed,
     RateChecked,
     RequestTurnedAway,
+    SessionFailed,
     StageTimed,
     StoreFailed,
 )
@@ -145,6 +146,7 @@ class PrometheusMetrics:
         unreadable = self._counter("sse_cache_unreadable_total", "Stored answers that could not be read")
         degraded("redis").set(0)
         events.subscribe(StoreFailed, lambda event: errors(event.operation).inc())
+        events.subscribe(SessionFailed, lambda _: errors("session").inc())
         events.subscribe(EntryUnreadable, lambda _: unreadable.inc())
         events.subscribe(ComponentChanged, lambda event: degraded(event.component).set(event.is_degraded))
 

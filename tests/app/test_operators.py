@@ -200,12 +200,13 @@ async def test_what_could_not_be_stored_is_counted_by_its_reason(client):
 async def test_lines_that_cannot_be_right_are_all_named_and_nothing_is_asked(client):
     """So that the file can be mended in one go."""
     lines = [body_for(STREAM), {}, {"model": MODEL}, {"model": MODEL, "query": "x", "colour": "red"}]
+    lines.append(body_for(STREAM, session_id="s"))
 
     response = await warm(client, *lines)
 
     assert response.status == 400
     named = [error["field"] for error in response.json()["errors"]]
-    assert [field.partition(":")[0] for field in named] == ["line 2", "line 3", "line 4"]
+    assert [field.partition(":")[0] for field in named] == ["line 2", "line 3", "line 4", "line 5"]
     assert client.simulator.calls("openai") == []
 
 
