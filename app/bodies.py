@@ -8,7 +8,7 @@ from litestar import Request
 from litestar.types import Receive
 
 from app.errors import ClientGone
-from app.headers import THREAD_ID, header
+from app.headers import ID_CHARACTERS, SESSION_ID, THREAD_ID, header
 from domain.chat import ChatRequest
 from domain.errors import FieldError, InvalidRequest, RequestTooLarge
 
@@ -18,6 +18,7 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Stop = Annotated[str, msgspec.Meta(min_length=1)] | Annotated[list[str], msgspec.Meta(min_length=1, max_length=4)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+SessionId = Annotated[str, msgspec.Meta(pattern=rf"^{SESSION_ID.pattern}(?!\n)$")]
 ThreadId = Annotated[str, msgspec.Meta(pattern=rf"^{THREAD_ID.pattern}(?!\n)$")]  # $ alone allows a last line break
 
 
@@ -29,13 +30,17 @@ class StreamMessage(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class StreamBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of POST /v1/stream: a `query`, or the `messages` of a conversation, for a `model`."""
+    """The body of POST /v1/stream: a `query`, or the `messages` of a conversation, for a `model`.
+
+    With a `session_id` they go on with the conversation that is kept under it.
+    """
 
     model: Name
     query: str | None = None
     messages: Annotated[list[StreamMessage], msgspec.Meta(min_length=1)] | None = None
     provider: Name | None = None
     thread_id: ThreadId | None = None
+    session_id: SessionId | None = None
     temperature: Temperature | None = None
     top_p: Share | None = None
     max_tokens: Count | None = None
@@ -96,6 +101,16 @@ async def read_json(request: Request[Any, Any, Any], limit_bytes: int) -> bytes:
     content_type = header(request.scope, b"content-type")
     if content_type is not None and content_type.partition(";")[0].strip().lower() != "application/json":
         raise InvalidRequest(FieldError("Content-Type", f"{content_type!r}: application/json is needed"))
+    return await read_body(request, limit_bytes)
+
+
+async def read_body(request: Request[Any, Any, Any], limit_bytes: int) -> bytes:
+    """The body.
+
+    Raises:
+        RequestTooLarge: the body has more than `limit_bytes`; it has not been read whole.
+        ClientGone: the client has left before its body was here.
+    """
     announced = header(request.scope, b"content-length") or ""
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise RequestTooLarge(limit_bytes)
@@ -122,7 +137,7 @@ def parse_stream_body(body: bytes, max_query_chars: int) -> tuple[StreamBody, Ch
     Raises:
         InvalidRequest: naming the field and what would be right.
     """
-    parsed = _decoded(_stream_body, body)
+    parsed = decoded(_stream_body, body)
     if (parsed.query is None) == (parsed.messages is None):
         raise InvalidRequest(FieldError("query", "either query or messages is needed, not both and not neither"))
     messages: list[dict[str, Any]] = (
@@ -142,7 +157,7 @@ def parse_completion_body(body: bytes, max_query_chars: int) -> tuple[Completion
     Raises:
         InvalidRequest: naming the field and what would be right.
     """
-    raw = _decoded(_json_object, body)
+    raw = decoded(_json_object, body)
     try:
         parsed = msgspec.convert(raw, CompletionBody)
     except msgspec.ValidationError as error:
@@ -152,7 +167,12 @@ def parse_completion_body(body: bytes, max_query_chars: int) -> tuple[Completion
     return parsed, ChatRequest(model=parsed.model, messages=tuple(raw["messages"]), options=options)
 
 
-def _decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """What `body` says.
+
+    Raises:
+        InvalidRequest: naming the field and what would be right.
+    """
     try:
         value = decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -203,7 +223,8 @@ def _invalid(error: msgspec.ValidationError) -> InvalidRequest:
     place, named = _PLACE.search(text), _NAMED_FIELD.search(text)
     path = [place.group(1)] if place else []
     field = ".".join(path + ([named.group(1)] if named else []))
-    return InvalidRequest(FieldError(field or "body", _PLACE.sub("", text)))
+    reason = ID_CHARACTERS if " matching regex " in text else _PLACE.sub("", text)
+    return InvalidRequest(FieldError(field or "body", reason))
 
 
 def include_usage(body: CompletionBody) -> bool:

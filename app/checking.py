@@ -1,4 +1,4 @@
-"""`weir check`: whether each provider takes our key."""
+"""`weir check`: whether Redis can be used, and each provider takes our key."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,6 +8,19 @@ from config.catalogue import Catalogue
 from config.settings import Settings
 from domain.errors import ProviderError
 from domain.ports import Provider
+from infrastructure.redis.checking import RedisUnfit, RedisUnreachable, check_redis
+
+
+async def check_store(settings: Settings, tell: Callable[[str], None]) -> bool:
+    """Redis has been tried, if there is to be one, and `tell` told what came of it; whether it can be used."""
+    if not settings.redis_url:
+        return True
+    try:
+        tell(f"  ok    {await check_redis(settings.redis_url)}")
+    except (RedisUnfit, RedisUnreachable) as failure:
+        tell(f"  fails WEIR_REDIS_URL: {failure}")
+        return False
+    return True
 
 
 async def check_providers(settings: Settings, catalogue: Catalogue, tell: Callable[[str], None]) -> bool:

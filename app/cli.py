@@ -1,4 +1,4 @@
-"""The command line: serve, demo, simulate, check."""
+"""The command line: serve, demo, simulate, check, cache."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from app.cache_commands import cache
 from app.demo import environment, simulated_providers, things_to_try
 from config.catalogue import Catalogue
 from config.configuration import read_configuration
@@ -25,20 +26,24 @@ def main() -> None:
     """Weir: one stream between your applications and the language-model providers they pay for."""
 
 
+main.add_command(cache)
+
+
 @main.command()
 @_host
 @click.option("--port", type=_PORT, default=8000, show_default=True, help="Port; 0: any free one.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes; in memory only 1.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes; 1 without Redis.")
 def serve(host: str, port: int, workers: int) -> None:
     """Run the service."""
     settings, catalogue = _configuration(os.environ)
     if not catalogue.models:
         _refuse("no provider has a key: set OPENAI_API_KEY, DEEPSEEK_API_KEY or GEMINI_API_KEY, or try `weir demo`")
-    if workers > 1:
-        _refuse(f"--workers {workers}: 1 is right while everything is in process memory, which workers do not share")
+    if workers > 1 and not settings.redis_url:
+        _refuse(f"--workers {workers}: 1 is right without WEIR_REDIS_URL, as workers do not share memory")
     for sentence in settings.unknown_variables:
         click.echo(f"weir: {sentence}", err=True)
-    _serve(settings, host, port, lambda url: click.echo(f"weir: serving at {url}", err=True))
+    _try_redis(settings)
+    _serve(settings, host, port, workers, lambda url: click.echo(f"weir: serving at {url}", err=True))
 
 
 @main.command()
@@ -48,7 +53,7 @@ def demo(port: int) -> None:
     with simulated_providers() as addresses:
         os.environ.update(environment(addresses))
         settings, _ = _configuration(os.environ)
-        _serve(settings, "127.0.0.1", port, lambda url: click.echo(things_to_try(url, addresses["control"])))
+        _serve(settings, "127.0.0.1", port, 1, lambda url: click.echo(things_to_try(url, addresses["control"])))
 
 
 @main.command()
@@ -65,15 +70,21 @@ def simulate(port: int) -> None:
 
 @main.command()
 def check() -> None:
-    """Read the configuration, try each provider, and say what is right and what is not."""
-    from app.checking import check_providers  # noqa: PLC0415  # brings the SDKs, which take a second to load
+    """Read the configuration, try Redis and each provider, and say what is right and what is not."""
+    from app.checking import check_providers, check_store  # noqa: PLC0415  # brings what takes a second to load
 
     settings, catalogue = _configuration(os.environ)
     for sentence in (*settings.unknown_variables, *catalogue.left_out):
         click.echo(f"  note  {sentence}")
-    can_serve = asyncio.run(check_providers(settings, catalogue, click.echo))
-    click.echo("weir can serve" if can_serve else "weir could not serve: no provider can be used")
-    sys.exit(0 if can_serve else 1)
+    is_shared = asyncio.run(check_store(settings, click.echo))
+    has_provider = asyncio.run(check_providers(settings, catalogue, click.echo))
+    if not has_provider:
+        click.echo("weir could not serve: no provider can be used")
+    elif not is_shared:
+        click.echo("weir could not serve as it should: instances do not share anything without Redis")
+    else:
+        click.echo("weir can serve")
+    sys.exit(0 if has_provider and is_shared else 1)
 
 
 def _configuration(environ: Mapping[str, str]) -> tuple[Settings, Catalogue]:
@@ -83,13 +94,27 @@ def _configuration(environ: Mapping[str, str]) -> tuple[Settings, Catalogue]:
         _refuse(*error.problems)
 
 
-def _serve(settings: Settings, host: str, port: int, announce: Callable[[str], None]) -> None:
+def _serve(settings: Settings, host: str, port: int, workers: int, announce: Callable[[str], None]) -> None:
     from app.serving import PortTaken, serve  # noqa: PLC0415  # Granian is for those who serve
 
     try:
-        serve(settings, host, port, announce)
+        serve(settings, host, port, workers, announce)
     except PortTaken as error:
         _refuse(str(error))
+
+
+def _try_redis(settings: Settings) -> None:
+    """End here if Redis will never do; one that only does not answer yet is found when it does, and the log tells."""
+    if not settings.redis_url:
+        return
+    from infrastructure.redis.checking import RedisUnfit, RedisUnreachable, check_redis  # noqa: PLC0415  # only for who has Redis
+
+    try:
+        asyncio.run(check_redis(settings.redis_url))
+    except RedisUnfit as unfit:
+        _refuse(f"WEIR_REDIS_URL: {unfit}")
+    except RedisUnreachable:
+        return
 
 
 def _refuse(*sentences: str) -> NoReturn:

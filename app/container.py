@@ -12,24 +12,34 @@ from config.catalogue import Catalogue, Kind, ProviderConfig
 from config.settings import Settings
 from domain.admission import Slots
 from domain.answer import CacheStatus
+from domain.caching import Purges
 from domain.events import Events
 from domain.failover import Failover
 from domain.fingerprint import CacheScope
 from domain.leading import Leaders
 from domain.lifecycle import Lifecycle, Policy
 from domain.limiting import Rate
+from domain.operator import Operator, alone, nothing_to_learn
 from domain.ports import Provider
+from domain.sessions import Conversations
 from domain.tracking import Tracker
+from domain.warming import Warming
 from infrastructure.memory.circuit_breakers import PurgatoryCircuitBreakers
 from infrastructure.memory.generation_log import MemoryGenerationLog
 from infrastructure.memory.generations import Generations
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
-from infrastructure.redis.client import RedisClient
+from infrastructure.memory.session_store import MemorySessionStore
+from infrastructure.redis.circuit_breakers import RedisCircuitBreakers
+from infrastructure.redis.client import COMPONENT, RedisClient
 from infrastructure.redis.connection import connect as connect_redis
+from infrastructure.redis.events import FleetEvents
 from infrastructure.redis.generation_log import RedisGenerationLog
 from infrastructure.redis.liveness import Liveness
+from infrastructure.redis.popularity import Popularity
+from infrastructure.redis.purges import RedisPurges
 from infrastructure.redis.response_cache import RedisResponseCache
+from infrastructure.redis.session_store import RedisSessionStore
 from infrastructure.redis.subscriptions import Subscriptions
 from infrastructure.retry_delays import full_jitter_delays
 from infrastructure.telemetry.health import Health
@@ -66,6 +76,15 @@ def _store(redis_url: str) -> str:
     return "redis" if redis_url else "memory"
 
 
+def _components(redis_url: str) -> tuple[str, ...]:
+    """What the service can do without, for a while."""
+    return (COMPONENT,) if redis_url else ()
+
+
+MEMORY_SESSIONS = 1000
+"""How many conversations are kept in memory at most."""
+
+
 def _lease_s(total_s: float) -> float:
     """A lease outlives the longest answer; whether its leader lives is said otherwise."""
     return total_s + 60.0
@@ -82,6 +101,7 @@ class Container(containers.DeclarativeContainer):
     publish = events.provided.publish
     clock = providers.Object(time.monotonic)
     unix_now = providers.Object(time.time)
+    new_id = providers.Object(lambda: str(ULID()))
 
     log = providers.Singleton(make_log, level=settings.provided.log.level, form=settings.provided.log.format)
     event_log = providers.Singleton(EventLog, log=log, events=events)
@@ -89,7 +109,7 @@ class Container(containers.DeclarativeContainer):
     providers_by_name = providers.Singleton(
         connect, catalogue.provided.providers, settings.provided.deadlines.connect_s
     )
-    breakers = providers.Singleton(
+    own_breakers = providers.Singleton(
         PurgatoryCircuitBreakers, policy=settings.provided.breaker, publish=publish, clock=clock
     )
     limiter = providers.Singleton(
@@ -103,11 +123,13 @@ class Container(containers.DeclarativeContainer):
         limit=settings.provided.limits.max_connections,
         limit_per_user=settings.provided.limits.max_connections_per_user,
     )
+    purges = providers.Singleton(Purges, settings.provided.cache.ttl_s)
     memory_cache = providers.Singleton(
         MemoryResponseCache,
         max_entries=settings.provided.cache.l1_entries,
         max_bytes=settings.provided.cache.l1_bytes,
         ttl_s=settings.provided.cache.ttl_s,
+        purges=purges,
         unix_now=unix_now,
     )
     generations = providers.Singleton(
@@ -125,10 +147,39 @@ class Container(containers.DeclarativeContainer):
         RedisClient, redis.provided.commands, linger_s=settings.provided.log_linger_s, publish=publish
     )
     subscriptions = providers.Singleton(Subscriptions, redis.provided.subscribe, publish)
+    fleet_events = providers.Singleton(FleetEvents, subscriptions)
+    breakers = providers.Selector(
+        store,
+        memory=own_breakers,
+        redis=providers.Singleton(
+            RedisCircuitBreakers,
+            local=own_breakers,
+            client=redis_client,
+            events=fleet_events,
+            providers=catalogue.provided.providers,
+            instance_id=instance_id,
+            probe_s=settings.provided.deadlines.first_token_s,
+            clock=clock,
+            unix_now=unix_now,
+        ),
+    )
+    redis_purges = providers.Singleton(
+        RedisPurges,
+        purges=purges,
+        client=redis_client,
+        events=fleet_events,
+        ttl_s=settings.provided.cache.ttl_s,
+        publish=publish,
+    )
+    learn_purges = providers.Selector(
+        store, memory=providers.Object(nothing_to_learn), redis=redis_purges.provided.learn
+    )
+    tell = providers.Selector(store, memory=providers.Object(alone), redis=redis_purges.provided.tell)
     redis_cache = providers.Singleton(
         RedisResponseCache,
         client=redis_client,
         ttl_s=settings.provided.cache.ttl_s,
+        purges=purges,
         publish=publish,
         unix_now=unix_now,
     )
@@ -147,6 +198,33 @@ class Container(containers.DeclarativeContainer):
             publish=publish,
         ),
     )
+    longest_answer_s = providers.Callable(_lease_s, settings.provided.deadlines.total_s)
+    session_store = providers.Selector(
+        store,
+        memory=providers.Singleton(
+            MemorySessionStore,
+            bounds=settings.provided.sessions,
+            begun_s=longest_answer_s,
+            max_sessions=MEMORY_SESSIONS,
+            unix_now=unix_now,
+        ),
+        redis=providers.Singleton(
+            RedisSessionStore,
+            client=redis_client,
+            bounds=settings.provided.sessions,
+            begun_s=longest_answer_s,
+            publish=publish,
+            unix_now=unix_now,
+        ),
+    )
+    conversations = providers.Singleton(
+        Conversations,
+        store=session_store,
+        log=generation_log,
+        publish=publish,
+        new_id=new_id,
+        limit_s=longest_answer_s,
+    )
     liveness = providers.Singleton(
         Liveness, client=redis_client, log=generation_log, instance_id=instance_id, publish=publish
     )
@@ -161,8 +239,17 @@ class Container(containers.DeclarativeContainer):
             providers.List(providers.Object(CacheStatus.L2), redis_cache),
         ),
     )
+    popularity = providers.Singleton(
+        Popularity,
+        client=redis_client,
+        events=events,
+        near=memory_cache,
+        far=redis_cache,
+        near_entries=settings.provided.cache.l1_entries,
+        ttl_s=settings.provided.cache.ttl_s,
+    )
     shared = providers.Selector(
-        store, memory=providers.List(), redis=providers.List(subscriptions, liveness, redis_client)
+        store, memory=providers.List(), redis=providers.List(subscriptions, liveness, popularity, redis_client)
     )
     failover = providers.Singleton(
         Failover,
@@ -202,10 +289,30 @@ class Container(containers.DeclarativeContainer):
         limiter=limiter,
         breakers=breakers,
         leaders=leaders,
+        conversations=conversations,
         tracker=tracker,
         publish=publish,
-        new_id=providers.Object(lambda: str(ULID())),
+        new_id=new_id,
         clock=clock,
+        unix_now=unix_now,
+    )
+
+    warming = providers.Singleton(
+        Warming,
+        lifecycle=lifecycle,
+        scope=providers.Factory(CacheScope, settings.provided.cache.scope),
+        per_s=settings.provided.warm.per_s,
+        concurrency=settings.provided.warm.concurrency,
+        clock=clock,
+    )
+    operator = providers.Singleton(
+        Operator,
+        purges=purges,
+        tell=tell,
+        breakers=breakers,
+        providers=catalogue.provided.providers,
+        models=catalogue.provided.models,
+        publish=publish,
         unix_now=unix_now,
     )
 
@@ -224,6 +331,7 @@ class Container(containers.DeclarativeContainer):
         cache_size=providers.Callable(
             lambda cache: lambda: {"entries": len(cache), "bytes": cache.size_bytes}, memory_cache
         ),
+        components=providers.Callable(_components, settings.provided.redis_url),
     )
     http_policy = providers.Singleton(
         lambda settings, catalogue: HttpPolicy(
@@ -232,6 +340,7 @@ class Container(containers.DeclarativeContainer):
             max_query_chars=settings.limits.max_query_chars,
             models={name: model.routes[0].provider for name, model in catalogue.models.items()},
             began_at_s=time.time(),
+            operator_key=settings.admin_key,
         ),
         settings,
         catalogue,

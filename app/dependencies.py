@@ -8,6 +8,10 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from domain.lifecycle import Lifecycle
+from domain.operator import Operator
+from domain.operator_key import OperatorKey
+from domain.sessions import Conversations
+from domain.warming import Warming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +26,7 @@ class HttpPolicy:
     max_query_chars: int
     models: Mapping[str, str]
     began_at_s: float
+    operator_key: OperatorKey | None = None
 
 
 class HealthChecks(Protocol):
@@ -30,6 +35,11 @@ class HealthChecks(Protocol):
     @property
     def is_ready(self) -> bool:
         """Whether work may be sent here."""
+        ...
+
+    @property
+    def status(self) -> str:
+        """All in one word: healthy, degraded or unhealthy."""
         ...
 
     def checks(self) -> dict[str, Any]:
@@ -48,6 +58,9 @@ class Metrics(Protocol):
 
 
 LifecycleDep = NamedDependency[SkipValidation[Lifecycle]]
+OperatorDep = NamedDependency[SkipValidation[Operator]]
+WarmingDep = NamedDependency[SkipValidation[Warming]]
+ConversationsDep = NamedDependency[SkipValidation[Conversations]]
 HttpPolicyDep = NamedDependency[SkipValidation[HttpPolicy]]
 HealthDep = NamedDependency[SkipValidation[HealthChecks]]
 MetricsDep = NamedDependency[SkipValidation[Metrics]]

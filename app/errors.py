@@ -14,6 +14,7 @@ from domain.errors import (
     RateLimited,
     RequestRefused,
     RequestRejected,
+    Unauthorized,
     WeirError,
 )
 
@@ -49,9 +50,12 @@ class Status(NamedTuple):
 STATUSES: dict[str, Status] = {
     "invalid_request": Status(400, "The request cannot be right", "invalid_request_error"),
     "provider_rejected": Status(400, "The provider refuses this request", "invalid_request_error"),
+    "unauthorized": Status(401, "A key is needed", "authentication_error"),
     "forbidden": Status(403, "Not allowed for this caller", "permission_error"),
     "unknown_model": Status(404, "Unknown model", "invalid_request_error"),
     "unknown_stream": Status(404, "Unknown stream", "invalid_request_error"),
+    "unknown_provider": Status(404, "Unknown provider", "invalid_request_error"),
+    "unknown_session": Status(404, "Unknown session", "invalid_request_error"),
     "not_found": Status(404, "There is nothing at this address", "invalid_request_error"),
     "method_not_allowed": Status(405, "Not a method of this address", "invalid_request_error"),
     "request_too_large": Status(413, "The request is too large", "invalid_request_error"),
@@ -59,6 +63,7 @@ STATUSES: dict[str, Status] = {
     "too_many_connections": Status(429, "Too many streams at once", "rate_limit_error", is_retryable=True),
     "internal": Status(500, "A defect of Weir", "server_error", is_retryable=True),
     "at_capacity": Status(503, "No stream is free", "server_error", is_retryable=True),
+    "session_unavailable": Status(503, "The conversation cannot be read", "server_error", is_retryable=True),
     "all_providers_down": Status(503, "No provider could answer", "server_error", is_retryable=True),
     "not_cached": Status(504, "Not stored", "server_error"),
     "upstream_timeout": Status(504, "No provider answered in time", "server_error", is_retryable=True),
@@ -152,4 +157,6 @@ def _error_headers(error: WeirError) -> dict[str, str]:
     headers = {"cache-control": "no-store"}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, Unauthorized):
+        headers["www-authenticate"] = "Bearer"
     return headers | (quota_headers(error.quota) if isinstance(error, RateLimited) else {})

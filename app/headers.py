@@ -17,6 +17,9 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 THREAD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
+SESSION_ID = THREAD_ID
+ID_CHARACTERS = "1 to 128 of A-Z a-z 0-9 . _ : - are needed"
+
 
 def raw(headers: Mapping[str, str]) -> RawHeaders:
     """`headers` as they go over the wire; their names are in lower case."""

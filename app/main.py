@@ -4,14 +4,17 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from litestar import Litestar, Request, Response
+from litestar import Litestar, Request, Response, Router
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
 
+from app.authentication import operators_only
 from app.container import Container
 from app.controllers.completions import CompletionController
 from app.controllers.operations import OperationsController
+from app.controllers.operators import OperatorController
+from app.controllers.sessions import SessionController
 from app.controllers.streams import StreamController
 from app.dependencies import HealthChecks, HttpPolicy, LifecycleDep, Metrics
 from app.edge import Edge
@@ -20,6 +23,9 @@ from app.openapi import CompleteDocument, openapi_config
 from domain.errors import Internal, WeirError
 from domain.events import DefectFound
 from domain.lifecycle import Lifecycle
+from domain.operator import Operator
+from domain.sessions import Conversations
+from domain.warming import Warming
 
 
 def create_app(container: Container) -> ASGIApp:
@@ -30,8 +36,9 @@ def create_app(container: Container) -> ASGIApp:
 def create_litestar(container: Container) -> Litestar:
     """The routes, and what they are given."""
     policy = container.http_policy()
+    operators = Router("/", route_handlers=[OperatorController], guards=[operators_only(policy.operator_key)])
     return Litestar(
-        route_handlers=[StreamController, CompletionController, OperationsController],
+        route_handlers=[StreamController, CompletionController, SessionController, OperationsController, operators],
         dependencies=_dependencies(container),
         exception_handlers={
             WeirError: on_weir_error,
@@ -64,6 +71,9 @@ def _dependencies(container: Container) -> dict[str, Provide]:
     def lifecycle() -> Lifecycle:
         return container.lifecycle()
 
+    def conversations() -> Conversations:
+        return container.conversations()
+
     def policy(lifecycle: LifecycleDep) -> HttpPolicy:  # noqa: ARG001  # it only comes after it
         return container.http_policy()
 
@@ -73,11 +83,20 @@ def _dependencies(container: Container) -> dict[str, Provide]:
     def metrics() -> Metrics:
         return container.metrics()
 
+    def operator() -> Operator:
+        return container.operator()
+
+    def warming() -> Warming:
+        return container.warming()
+
     named: dict[str, Callable[..., Any]] = {
         "lifecycle": lifecycle,
+        "conversations": conversations,
         "policy": policy,
         "health": health,
         "metrics": metrics,
+        "operator": operator,
+        "warming": warming,
     }
     return {name: Provide(provide, sync_to_thread=False) for name, provide in named.items()}
 
@@ -89,13 +108,16 @@ def _lifespan(container: Container) -> Any:
         container.metrics()
         container.health()
         container.lifecycle()
+        container.operator()
         shared = container.shared()
         for part in shared:
             part.start()
+        await container.learn_purges()()
         try:
             yield
         finally:
             await container.leaders().close()
+            await container.conversations().close()
             for part in shared:
                 await part.close()
             for provider in container.providers_by_name().values():

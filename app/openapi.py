@@ -41,6 +41,8 @@ data: {"content":"A river","chunk_index":1,"finish_reason":null}
 
 """
 _QUESTION = "What is a weir?"
+_NO_KEY_SET = ("not_found",)
+"""The answer of operators' routes to everybody, while `WEIR_ADMIN_KEY` is not set."""
 _UNPROCESSABLE = {"provider_rejected": (400, 422)}
 """Codes that have more than one status."""
 
@@ -50,14 +52,18 @@ class Operation:
     """What the framework does not know of a route.
 
     `codes` are those of `app.errors.STATUSES` that it can answer, beside `internal`; `good` are its other responses.
+    `body` is a schema's name, in `media_type`. With `needs_key` the operator's key is needed.
     """
 
     good: Mapping[int, Json]
     codes: Sequence[str] = ()
     parameters: Sequence[str] = ()
     body: str | None = None
-    example: Json | None = None
+    example: Any = None
+    media_type: str = "application/json"
     is_openai: bool = False
+    needs_body: bool = True
+    needs_key: bool = False
 
 
 def _answer(description: str, headers: Sequence[str], **content: Json) -> Json:
@@ -81,11 +87,12 @@ _BEGINNING = (
     "not_cached",
 )
 _ENDING = ("provider_rejected", "upstream_timeout", "stream_interrupted", "cancelled")
+_SESSION = ("invalid_request", "unknown_session", "session_unavailable")
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("/v1/stream", "post"): Operation(
         good={200: _answer("The answer: status, chunk, and at last complete or error.", STREAM_HEADERS, **_STREAM)},
-        codes=_BEGINNING,
+        codes=(*_BEGINNING, "unknown_session", "session_unavailable"),
         parameters=("thread", "cache_control"),
         body="StreamBody",
         example={"model": "gpt-4o-mini", "query": _QUESTION},
@@ -120,12 +127,47 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         is_openai=True,
     ),
     ("/v1/models", "get"): Operation(good={200: _json("The models that can be asked for.", "Models")}, is_openai=True),
+    ("/v1/sessions/{session_id}", "get"): Operation(
+        good={200: _json("What is kept of the conversation.", "Session")},
+        codes=_SESSION,
+        parameters=("session_id", "thread"),
+    ),
+    ("/v1/sessions/{session_id}", "delete"): Operation(
+        good={204: _answer("The conversation is forgotten.", ("X-Thread-ID",))},
+        codes=_SESSION,
+        parameters=("session_id", "thread"),
+    ),
     ("/health", "get"): Operation(
         good={200: _json("All is well.", "Health"), 503: _json("No provider can be used.", "Health")}
     ),
     ("/health/live", "get"): Operation(good={200: _json("The process is up.", "Status")}),
     ("/health/ready", "get"): Operation(
         good={200: _json("Work may be sent.", "Status"), 503: _json("No provider can be used.", "Status")}
+    ),
+    ("/admin/cache/purge", "post"): Operation(
+        good={200: _json("It is purged.", "Purged")},
+        codes=("invalid_request", "unauthorized", "unknown_model", *_NO_KEY_SET, "request_too_large"),
+        body="PurgeBody",
+        example={"model": "gpt-4o-mini"},
+        needs_body=False,
+        needs_key=True,
+    ),
+    ("/admin/cache/warm", "post"): Operation(
+        good={200: _json("All have been asked.", "Warmed")},
+        codes=("invalid_request", "unauthorized", *_NO_KEY_SET, "request_too_large"),
+        body="Questions",
+        example=f'{{"model":"gpt-4o-mini","query":"{_QUESTION}"}}\n',
+        media_type="application/jsonl",
+        needs_key=True,
+    ),
+    ("/admin/circuits", "get"): Operation(
+        good={200: _json("All circuits.", "Circuits")}, codes=("unauthorized", *_NO_KEY_SET), needs_key=True
+    ),
+    ("/admin/circuits/{provider}/reset", "post"): Operation(
+        good={200: _json("The circuit as it is now.", "Circuit")},
+        codes=("unauthorized", "unknown_provider", *_NO_KEY_SET),
+        parameters=("provider",),
+        needs_key=True,
     ),
     ("/metrics", "get"): Operation(
         good={200: _answer("All metrics.", ("X-Thread-ID",), **{"text/plain": {"schema": {"type": "string"}}})}
@@ -180,7 +222,12 @@ def complete(generated: Json, known_schemas: Mapping[str, Json]) -> Json:
         }
         for path, item in generated["paths"].items()
     }
-    components = {"schemas": dict(known_schemas), "headers": HEADERS, "parameters": PARAMETERS}
+    components = {
+        "schemas": dict(known_schemas),
+        "headers": HEADERS,
+        "parameters": PARAMETERS,
+        "securitySchemes": {"operator": {"type": "http", "scheme": "bearer"}},
+    }
     return generated | {"paths": paths, "components": components}
 
 
@@ -191,7 +238,9 @@ def _completion(operation: Operation) -> Json:
     }
     if operation.body:
         content = {"schema": ref("schemas", operation.body), "example": operation.example}
-        completed["requestBody"] = {"required": True, "content": {"application/json": content}}
+        completed["requestBody"] = {"required": operation.needs_body, "content": {operation.media_type: content}}
+    if operation.needs_key:
+        completed["security"] = [{"operator": []}]
     return completed
 
 

@@ -7,7 +7,8 @@ import msgspec
 
 from app.bodies import CompletionBody, StreamBody
 from app.errors import STATUSES
-from app.headers import THREAD_ID
+from app.headers import SESSION_ID, THREAD_ID
+from app.operating import PurgeBody
 
 Json = dict[str, Any]
 
@@ -107,6 +108,14 @@ PARAMETERS: dict[str, Json] = {
         {"type": "string", "pattern": _STREAM_ID},
         "01M84RXTPMTZ6R6MDDZY2A8T00",
     ),
+    "provider": _parameter("provider", "path", "A provider of the catalogue.", _TEXT),
+    "session_id": _parameter(
+        "session_id",
+        "path",
+        "The id under which the conversation was begun.",
+        {"type": "string", "pattern": f"^{SESSION_ID.pattern}$"},
+        "support-4711",
+    ),
     "last_event_id": _parameter(
         "last_event_id",
         "query",
@@ -131,6 +140,12 @@ PARAMETERS: dict[str, Json] = {
 }
 
 _ATTEMPT = _object("What became of one try.", provider=_TEXT, model=_TEXT, reason=_TEXT)
+_CIRCUIT = _object(
+    "How calls to a provider are let through, and the seconds until one can be.",
+    provider=_TEXT,
+    state={"type": "string", "enum": ["closed", "half_open", "open"]},
+    retry_after_s={"type": "number"},
+)
 _CODE: Json = {"type": "string", "enum": sorted(STATUSES)}
 _SCHEMAS: dict[str, Json] = {
     "Problem": _object(
@@ -179,11 +194,34 @@ _SCHEMAS: dict[str, Json] = {
         ),
         usage={"type": ["object", "null"]},
     ),
+    "Session": _object(
+        "A conversation, as far as it is kept.",
+        session_id=_TEXT,
+        messages=_array(_object("What was said.", role=_TEXT, content=_TEXT)),
+        expires_at=_COUNT | {"description": "Unix seconds. Every use makes it later."},
+    ),
     "Models": _object(
         "The catalogue's models.",
         object={"const": "list"},
         data=_array(_object("A model.", id=_TEXT, object={"const": "model"}, created=_COUNT, owned_by=_TEXT)),
     ),
+    "Purged": _object(
+        "What is served no more: all answers that were whole by then, of that model and scope, or of all.",
+        model={"type": ["string", "null"]},
+        scope={"type": ["string", "null"]},
+        purged_at_s={"type": "number"},
+        is_fleetwide={"type": "boolean"},
+    ),
+    "Questions": {"type": "string", "description": "One StreamBody a line, 1 to 1000 of them."},
+    "Warmed": _object(
+        "What became of the questions; `failed` counts those without a stored answer, by the reason's code.",
+        asked=_COUNT,
+        stored_already=_COUNT,
+        answered=_COUNT,
+        failed={"type": "object", "additionalProperties": _COUNT},
+    ),
+    "Circuit": _CIRCUIT,
+    "Circuits": _object("One for each provider.", circuits=_array(_CIRCUIT)),
     "Status": _object("One word.", status=_TEXT),
     "Health": _object(
         "All checks.",
@@ -195,7 +233,9 @@ _SCHEMAS: dict[str, Json] = {
 
 def schemas(models: Sequence[str], providers: Sequence[str], max_query_chars: int) -> dict[str, Json]:
     """All schemas: the bodies as they are parsed, with what the parser checks beyond types, and what is answered."""
-    _, bodies = msgspec.json.schema_components((StreamBody, CompletionBody), ref_template="#/components/schemas/{name}")
+    _, bodies = msgspec.json.schema_components(
+        (StreamBody, CompletionBody, PurgeBody), ref_template="#/components/schemas/{name}"
+    )
     stream, completion = bodies["StreamBody"], bodies["CompletionBody"]
     for body in (stream, completion):
         body["properties"]["model"] = {"type": "string", "enum": list(models)}

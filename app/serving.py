@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable
 from threading import Thread
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 from granian.constants import Interfaces, Loops
@@ -35,8 +35,8 @@ class PortTaken(Exception):
     """Something listens at that address already."""
 
 
-def serve(settings: Settings, host: str, port: int, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT, having told `announce` the address; port 0 takes a free one.
+def serve(settings: Settings, host: str, port: int, workers: int, announce: Callable[[str], None]) -> None:
+    """Serve with so many `workers` until SIGTERM or SIGINT, having told `announce` the address; port 0: a free one.
 
     Raises:
         PortTaken: the address cannot be had.
@@ -49,6 +49,7 @@ def serve(settings: Settings, host: str, port: int, announce: Callable[[str], No
         factory=True,
         address=address,
         port=port,
+        workers=workers,
         interface=Interfaces.ASGI,
         loop=Loops.uvloop,
         websockets=False,
@@ -71,6 +72,18 @@ class _Announced(MPServer):
     """
 
     announcing: Thread
+
+    def _stop_workers(self) -> None:
+        """Ask them to end, and do not take one for alive that Granian's own thread is just about to find dead."""
+        workers: list[Any] = self.wrks
+        for worker in workers:
+            worker.terminate()
+        deadline_s = monotonic() + (self.workers_kill_timeout or 0)
+        for worker in workers:
+            worker.join(max(0, deadline_s - monotonic()))
+            while worker.is_alive() and monotonic() < deadline_s:
+                sleep(_POLL_S)
+        super()._stop_workers()  # type: ignore[no-untyped-call]  # Granian has no types there
 
     def _spawn_workers(self, *arguments: Any) -> None:
         super()._spawn_workers(*arguments)  # type: ignore[no-untyped-call]  # Granian has no types there

@@ -68,6 +68,8 @@ class EventStream:
             number = reader.position
             records = await reader.read(self._heartbeat_s)
             is_sealed = bool(records) and type(records[-1]) is Sealed
+            if is_sealed:
+                await self._answer.kept()
             body = self._view.encode(records, number) if records else HEARTBEAT
             if body or is_sealed:
                 await send({"type": "http.response.body", "body": body, "more_body": not is_sealed})

@@ -6,7 +6,7 @@ from typing import Any
 from litestar import Request
 from litestar.types import Scope
 
-from app.headers import THREAD_ID, header
+from app.headers import ID_CHARACTERS, THREAD_ID, header
 from domain.errors import FieldError, InvalidRequest
 
 
@@ -26,7 +26,7 @@ def own_thread_id(request: Request[Any, Any, Any]) -> str | None:
     """
     given = header(request.scope, b"x-thread-id")
     if given is not None and not THREAD_ID.fullmatch(given):
-        reason = f"{given[:140]!r}: 1 to 128 of A-Z a-z 0-9 . _ : - are needed"
+        reason = f"{given[:140]!r}: {ID_CHARACTERS}"
         raise InvalidRequest(FieldError("X-Thread-ID", reason))
     return given
 

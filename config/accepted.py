@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from domain.operator_key import OperatorKey
+
 T = TypeVar("T")
 
 _SHOWN_CHARS = 80
@@ -112,10 +114,24 @@ def _header_value(value: str) -> str:
 
 
 URL = Accepted(sentence="an http:// or https:// address without user, query or fragment", read=_url, show=_url_as_given)
+
+
+def _operator_key(text: str) -> OperatorKey | None:
+    return OperatorKey.of(_header_value(text)) if text else None
+
+
 API_KEY = Accepted(sentence="a key of printable ASCII characters without blanks", read=_header_value, show=hidden)
+
+OPERATOR_KEY = Accepted(sentence=API_KEY.sentence, read=_operator_key, show=hidden)
 
 
 _REDIS_SCHEMES = {"redis", "rediss", "redis+sentinel", "redis+cluster"}
+_HOST = re.compile(r"(\[[\da-fA-F:.]+\]|[^:\s\[\]]+)(:\d{1,5})?")
+
+
+def _is_host(host: str) -> bool:
+    """Whether it is a name or address, alone or with a port; ValueError for a port that none can be."""
+    return _HOST.fullmatch(host) is not None and urlsplit(f"//{host}").port != 0
 
 
 def _redis_url(text: str) -> str:
@@ -129,7 +145,7 @@ def _redis_url(text: str) -> str:
     parts = urlsplit(text)
     hosts = parts.netloc.rpartition("@")[2].split(",")
     path = parts.path.strip("/").split("/")
-    if parts.scheme not in _REDIS_SCHEMES or not all(re.fullmatch(r"[^:\s]+(:\d{1,5})?", host) for host in hosts):
+    if parts.scheme not in _REDIS_SCHEMES or not all(map(_is_host, hosts)):
         raise ValueError("not the address of a Redis")
     if parts.scheme == "redis+sentinel" and not path[0]:
         raise ValueError("no service")

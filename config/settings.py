@@ -10,12 +10,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from config.accepted import REDIS_URL, milliseconds, number, one_of, seconds, whole
+from config.accepted import OPERATOR_KEY, REDIS_URL, milliseconds, number, one_of, seconds, whole
 from config.errors import ConfigurationError
 from config.variable import FILE, PREFIX, RATE, Source, one, several, variable
 from domain.breaker import BreakerPolicy
 from domain.failover import Deadlines, RetryPolicy
 from domain.limiting import Rate
+from domain.operator_key import OperatorKey
+from domain.sessions import SessionBounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,14 @@ class Cache:
     l1_bytes: int
     ttl_s: float
     scope: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warm:
+    """How fast an operator's questions are asked ahead, by each process."""
+
+    per_s: float
+    concurrency: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +94,29 @@ class Settings:
         ),
         ttl_s=variable("CACHE_TTL_S", "3600", seconds(1, 31_536_000), "how long an answer is fresh"),
         scope=variable("CACHE_SCOPE", "shared", one_of("shared", "user"), "who may be served whose answer"),
+    )
+    sessions: SessionBounds = several(
+        SessionBounds,
+        max_messages=variable(
+            "SESSION_MESSAGES", "100", whole("messages", 2, 1000), "messages kept of one conversation; older turns go"
+        ),
+        max_bytes=variable(
+            "SESSION_BYTES",
+            "262144",
+            whole("bytes", 1024, 1_048_576),
+            "bytes kept of one conversation; older turns go",
+        ),
+        ttl_s=variable(
+            "SESSION_TTL_S", "86400", seconds(1, 31_536_000), "how long a conversation is kept after it was last used"
+        ),
+    )
+    admin_key: OperatorKey | None = one(
+        variable("ADMIN_KEY", "", OPERATOR_KEY, "key of the operator's routes; empty: there are none")
+    )
+    warm: Warm = several(
+        Warm,
+        per_s=variable("WARM_PER_S", "10", number(0.01, 10_000), "questions a second that are asked ahead"),
+        concurrency=variable("WARM_CONCURRENCY", "4", whole("questions", 1, 1000), "how many of them at once"),
     )
     heartbeat_s: float = one(
         variable("HEARTBEAT_S", "15", seconds(0.05, 3600), "silence after which a comment is sent")

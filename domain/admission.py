@@ -14,8 +14,10 @@ class Slots:
         self._taken: Counter[str] = Counter()
         self.taken_count = 0
 
-    def take(self, user: str) -> "Slot":
+    def take(self, user: str, *, has_limit: bool = True) -> "Slot":
         """A place for one stream of `user`; release it when the stream has ended, however.
+
+        Without `has_limit` the user may have all of them.
 
         Raises:
             AtCapacity: all places are taken.
@@ -23,7 +25,7 @@ class Slots:
         """
         if self.taken_count >= self._limit:
             raise AtCapacity
-        if self._limit_per_user and self._taken[user] >= self._limit_per_user:
+        if has_limit and self._limit_per_user and self._taken[user] >= self._limit_per_user:
             raise TooManyConnections(self._limit_per_user)
         self._taken[user] += 1
         self.taken_count += 1

@@ -1,5 +1,6 @@
 """What one client is being sent."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
@@ -36,6 +37,7 @@ class Answer:
 
     `age_s` is how old a stored answer is; `quota` what the caller has left, None when it has no limit. One that
     `is_rejoined` was asked for before: neither its first chunk's time nor what it saved is told again.
+    `keeping` keeps the answer in the client's conversation, if it is of one.
     """
 
     __slots__ = (
@@ -48,6 +50,7 @@ class Answer:
         "age_s",
         "cache",
         "generation",
+        "keeping",
         "position",
         "quota",
         "reader",
@@ -75,6 +78,7 @@ class Answer:
         self.quota = quota
         self.position = position
         self.age_s = age_s
+        self.keeping: asyncio.Task[None] | None = None
         self.reader = Reader(generation, position)
         self._slot = slot
         self._publish = publish
@@ -104,6 +108,11 @@ class Answer:
             self._publish(
                 FirstChunkServed(provider=self.generation.provider, cache=self.cache, seconds=self.duration_s)
             )
+
+    async def kept(self) -> None:
+        """The answer, which has ended, is in the client's conversation if it is of one and whole."""
+        if self.keeping is not None:
+            await asyncio.wait([self.keeping])
 
     @property
     def has_nothing_left(self) -> bool:

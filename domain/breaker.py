@@ -3,6 +3,7 @@
 CLOSED ──tripped──► OPEN ──rested──► HALF_OPEN ──succeeded──► CLOSED
                       ▲                  └──failed──► OPEN
                       └──────────────────────┘
+An operator's reset closes it from anywhere.
 """
 
 from collections import deque
@@ -19,12 +20,16 @@ class CircuitState(Enum):
 
 
 class Signal(Enum):
-    """What a circuit reacts to; `TRIPPED` is a failure that fills the window, `RESTED` the end of the open time."""
+    """What a circuit reacts to.
+
+    `TRIPPED` is a failure that fills the window, `RESTED` the end of the open time, `RESET` an operator's word.
+    """
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     TRIPPED = "tripped"
     RESTED = "rested"
+    RESET = "reset"
 
 
 MOVES: dict[tuple[CircuitState, Signal], CircuitState] = {
@@ -33,6 +38,8 @@ MOVES: dict[tuple[CircuitState, Signal], CircuitState] = {
     (CircuitState.HALF_OPEN, Signal.SUCCEEDED): CircuitState.CLOSED,
     (CircuitState.HALF_OPEN, Signal.FAILED): CircuitState.OPEN,
     (CircuitState.HALF_OPEN, Signal.TRIPPED): CircuitState.OPEN,
+    (CircuitState.OPEN, Signal.RESET): CircuitState.CLOSED,
+    (CircuitState.HALF_OPEN, Signal.RESET): CircuitState.CLOSED,
 }
 """The moves; every other pair leaves the state as it is (a late answer to a call from before, say)."""
 
@@ -40,6 +47,15 @@ MOVES: dict[tuple[CircuitState, Signal], CircuitState] = {
 def next_state(state: CircuitState, signal: Signal) -> CircuitState:
     """The state after `signal`."""
     return MOVES.get((state, signal), state)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circuit:
+    """How a provider's circuit stands now: a permit can be had in `wait_s` seconds; 0.0: at once."""
+
+    provider: str
+    state: CircuitState
+    wait_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

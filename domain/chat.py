@@ -9,17 +9,47 @@ T = TypeVar("T")
 Json: TypeAlias = Any
 """Whatever JSON can say; it passes through unread."""
 
+Message: TypeAlias = Mapping[str, Json]
+"""One message of a conversation, as OpenAI's Chat Completions has it."""
+
 WHOLE_REASONS = frozenset({"stop", "length", "tool_calls", "function_call"})
 """The finish reasons of an answer that ended by itself, and may be kept; not those of a filter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks: `user` for limits and ownership, `tenant` for sharing, `tier` for rates."""
+    """Who asks: `user` for limits and ownership, `tenant` for sharing, `tier` for rates.
+
+    An operator has no limits, and may stop what others asked for.
+    """
 
     user: str
     tenant: str = ""
     tier: str = "anonymous"
+    is_operator: bool = False
+
+
+OPERATOR = Caller(user="operator", tier="operator", is_operator=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What was said at once in the conversation of `session_id`, when it had had `place` turns.
+
+    `birth_id` tells the conversation from those that had its id before; `turn_id` is the same however often the turn
+    is kept.
+    """
+
+    session_id: str
+    birth_id: str
+    turn_id: str
+    place: int
+    messages: tuple[Message, ...]
+
+    @property
+    def char_count(self) -> int:
+        """The length of all its texts."""
+        return sum(len(message["content"]) for message in self.messages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +61,7 @@ class ChatRequest:
     """
 
     model: str
-    messages: tuple[Mapping[str, Json], ...]
+    messages: tuple[Message, ...]
     options: Mapping[str, Json] = field(default_factory=dict)
     provider: str | None = None
 

@@ -2,9 +2,13 @@
 
 WeirError                      carries a `code` of the public contract
 ├── RequestRefused             nothing was begun; the caller has to change something or come back later
+│   ├── Unauthorized           a key is needed, or another one
 │   ├── InvalidRequest         the request cannot be right; `errors` says where
 │   ├── UnknownModel
 │   ├── UnknownStream
+│   ├── UnknownProvider
+│   ├── UnknownSession
+│   ├── SessionUnavailable     the conversation cannot be read now; come back in `retry_after_s`
 │   ├── Forbidden              the caller may not do this to that stream
 │   ├── RequestTooLarge
 │   ├── NotCached              only a stored answer was wanted
@@ -65,6 +69,12 @@ class RequestRefused(WeirError):
     """The request was not begun."""
 
 
+class Unauthorized(RequestRefused):
+    """A key is needed, and was not given or is not the right one."""
+
+    code = "unauthorized"
+
+
 class InvalidRequest(RequestRefused):
     """The request cannot be right."""
 
@@ -88,6 +98,35 @@ class UnknownStream(RequestRefused):
     """No stream of that id can be read: it never was, or is no longer kept."""
 
     code = "unknown_stream"
+
+
+class UnknownProvider(RequestRefused):
+    """The catalogue has no provider of that name, or it is left out for want of a key."""
+
+    code = "unknown_provider"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"The provider {name!r} is not in use here. In use are {', '.join(known) or 'none'}.")
+
+
+class UnknownSession(RequestRefused):
+    """No conversation of that id is kept for this caller; whether for another is not told."""
+
+    code = "unknown_session"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"There is no session {session_id!r}, or it is no longer kept.")
+
+
+class SessionUnavailable(RequestRefused):
+    """The conversation cannot be read now: where it is kept is away, or what is kept there is not understood here."""
+
+    code = "session_unavailable"
+
+    def __init__(self, detail: str = "") -> None:
+        away = "The conversation cannot be reached now; without it the answer would be to another question."
+        super().__init__(detail or away)
+        self.retry_after_s = 1.0
 
 
 class Forbidden(RequestRefused):

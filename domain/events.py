@@ -32,6 +32,7 @@ class CacheHit:
 
     thread_id: str
     tier: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,14 @@ class CacheMiss:
     """No stored answer would do."""
 
     thread_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePurged:
+    """Stored answers are gone by an operator's word: those of one model or scope, or (None) of all."""
+
+    model: str | None
+    scope: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +156,14 @@ class StoreFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFailed:
+    """A shared store is there, and has not given, or not taken, the conversation of `session_id`."""
+
+    session_id: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntryUnreadable:
     """What a store has under `fingerprint` is not an answer that this version can read."""
 
@@ -156,10 +173,11 @@ class EntryUnreadable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentChanged:
-    """What depends on `component` (redis) is degraded from now on, or whole again."""
+    """What depends on `component` (redis) is degraded from now on, because of `error`, or whole again."""
 
     component: str
     is_degraded: bool
+    error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -249,7 +249,7 @@ class Failover:
         outcome, reason = "cancelled", None
         progress.usage = None
         try:
-            permit = self._breakers.acquire(route.provider)
+            permit = await self._breakers.acquire(route.provider)
         except CircuitOpen as failure:
             progress.failed(route, failure)
             raise

@@ -23,6 +23,11 @@ def sharing_scope(caller: Caller, scope: CacheScope) -> str:
     return f"tenant:{caller.tenant}" if scope is CacheScope.TENANT else f"user:{caller.user}"
 
 
+def scope_named(name: str) -> str:
+    """The circle of that name: `shared` for everybody's, `tenant:NAME`, or `user:NAME`."""
+    return "" if name == CacheScope.SHARED else name
+
+
 def fingerprint(request: ChatRequest, scope: str) -> str:
     """SHA-256, in hex, of everything that can change the answer, and of who may share it.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from domain.chat import Chunk, Usage
+from domain.chat import Chunk, Turn, Usage
 from domain.errors import AnswerFailed
 
 RECORD_OVERHEAD_BYTES = 700
@@ -77,6 +77,7 @@ class Opened:
     """The first record: who asked for what, when (Unix seconds), and who may read the answer.
 
     `is_shared`: others may join it. `is_kept`: it may be stored, and read after its end.
+    `turn` is what was asked in a conversation; who comes back to the stream on another instance has it kept there.
     """
 
     generation_id: str
@@ -88,6 +89,7 @@ class Opened:
     model: str
     is_shared: bool = True
     is_kept: bool = True
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +154,7 @@ class Generation:
         self.epoch = 0
         self.is_stopping = False
         self.records: list[Record] = [opened]
-        self.size_bytes = RECORD_OVERHEAD_BYTES
+        self.size_bytes = RECORD_OVERHEAD_BYTES + (4 * opened.turn.char_count if opened.turn else 0)
         self.reader_count = 0
         self.on_deserted: Callable[[], None] | None = None
         self._waiting: dict[asyncio.Future[None], None] = {}

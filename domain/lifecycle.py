@@ -1,21 +1,21 @@
 """The life of a request in six stages: validation, cache lookup, rate limiting, selection, streaming, cleanup.
 
-1  validation     the model, a slot                                       400 404 429 503
+1  validation     the model, a slot, what was said before                 400 404 429 503
 2  cache lookup   2.1 this process, 2.2 the fleet, 2.3 under way now      504 if only a stored answer was wanted
 3  rate limiting  who would cause work spends a token                     429
 4  selection      the model's routes in order, open circuits left out     503
 5  streaming      the leader's task (domain/leading.py)
-6  cleanup        the leader seals and caches; the answer's `close` frees the slot
+6  cleanup        the leader seals and caches; the turn is kept; the answer's `close` frees the slot
 """
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from domain.admission import Slot, Slots
 from domain.answer import Answer, CacheStatus
 from domain.caching import NO_DIRECTIVES, CacheDirectives
-from domain.chat import Caller, ChatRequest
+from domain.chat import Caller, ChatRequest, Turn
 from domain.continuation import can_continue, continued
 from domain.errors import (
     AllProvidersDown,
@@ -34,17 +34,24 @@ from domain.generation import Generation, Opened
 from domain.leading import Leaders, Task
 from domain.ports import CircuitBreakers, Claim, GenerationLog, Lease, RateLimiter, ResponseCache
 from domain.selection import Model, Route, select_routes
+from domain.sessions import Conversations
 from domain.tracking import Trace, Tracker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A question, who asks it, and what it asks of the cache."""
+    """A question, who asks it, and what it asks of the cache.
+
+    `session_id` is the conversation that it goes on with; stage 1 makes it the `turn`, and puts what was said before
+    into the request.
+    """
 
     request: ChatRequest
     caller: Caller
     thread_id: str
     directives: CacheDirectives = NO_DIRECTIVES
+    session_id: str | None = None
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +73,7 @@ class _Source:
 
 
 _STOPPED = "Its asker stopped the stream."
+_STOPPED_BY_OPERATOR = "An operator stopped the stream."
 
 
 class Lifecycle:
@@ -81,6 +89,7 @@ class Lifecycle:
         limiter: RateLimiter,
         breakers: CircuitBreakers,
         leaders: Leaders,
+        conversations: Conversations,
         tracker: Tracker,
         publish: Publish,
         new_id: Callable[[], str],
@@ -94,6 +103,7 @@ class Lifecycle:
         self._limiter = limiter
         self._breakers = breakers
         self._leaders = leaders
+        self._conversations = conversations
         self._tracker = tracker
         self._publish = publish
         self._new_id = new_id
@@ -115,6 +125,7 @@ class Lifecycle:
         try:
             with trace.stage("1"):
                 model, slot = self._admit(ask)
+                ask = await self._recalled(ask)
             answer = await self._answer(ask, model, slot, trace, began_s)
         except BaseException as refusal:
             if slot is not None:
@@ -123,6 +134,7 @@ class Lifecycle:
             if isinstance(refusal, WeirError):
                 self._refused(ask.thread_id, ask.caller, refusal)
             raise
+        await self._conversations.go_on(ask.turn, answer)
         return answer
 
     async def join(
@@ -149,7 +161,7 @@ class Lifecycle:
         opened, cache = generation.opened, CacheStatus.COALESCED
         if caller.user == opened.user and (not is_given or thread_id == opened.thread_id):
             thread_id, cache = opened.thread_id, _led(generation)
-        return Answer(
+        answer = Answer(
             generation=generation,
             cache=cache,
             thread_id=thread_id,
@@ -161,6 +173,8 @@ class Lifecycle:
             position=0 if after is None else after + 1,
             is_rejoined=True,
         )
+        await self._conversations.go_on(opened.turn if opened.user == caller.user else None, answer)
+        return answer
 
     async def stop(self, stream_id: str, caller: Caller) -> None:
         """The stream has been stopped for all its readers, or had ended before.
@@ -170,9 +184,10 @@ class Lifecycle:
             Forbidden: somebody else asked for it.
         """
         generation = await self._readable(stream_id, caller)
-        if generation.opened.user != caller.user:
+        if not caller.is_operator and generation.opened.user != caller.user:
             raise Forbidden("Only the one who asked for a stream can stop it.")
-        if generation.sealed is None and not self._leaders.stop(stream_id, _STOPPED):
+        why = _STOPPED_BY_OPERATOR if caller.is_operator else _STOPPED
+        if generation.sealed is None and not self._leaders.stop(stream_id, why):
             await self._log.request_stop(stream_id)
 
     def _resume(self, lease: Lease, request: ChatRequest) -> None:
@@ -190,9 +205,16 @@ class Lifecycle:
         if model is None:
             raise UnknownModel(ask.request.model, tuple(self._policy.models))
         _check_preference(ask.request.provider, model)
-        slot = self._slots.take(ask.caller.user)
+        slot = self._slots.take(ask.caller.user, has_limit=not ask.caller.is_operator)
         self._publish(RequestAdmitted(thread_id=ask.thread_id, model=model.name))
         return model, slot
+
+    async def _recalled(self, ask: Ask) -> Ask:
+        """What is asked, behind what was said before in its conversation."""
+        if ask.session_id is None:
+            return ask
+        request, turn = await self._conversations.recall(ask.session_id, ask.caller, ask.request)
+        return replace(ask, request=request, turn=turn)
 
     async def _answer(self, ask: Ask, model: Model, slot: Slot, trace: Trace, began_s: float) -> Answer:
         """Stages 2 to 4, and the start of 5: an answer from the nearest place that has one."""
@@ -222,7 +244,7 @@ class Lifecycle:
             return None
         source = await self._stored(ask, key, trace)
         if source is not None:
-            self._publish(CacheHit(thread_id=ask.thread_id, tier=source.cache))
+            self._publish(CacheHit(thread_id=ask.thread_id, tier=source.cache, fingerprint=key))
             return source
         self._publish(CacheMiss(thread_id=ask.thread_id))
         if ask.directives.only_if_cached:
@@ -282,13 +304,17 @@ class Lifecycle:
             model=ask.request.model,
             is_shared=not (ask.directives.no_cache or ask.directives.no_store),
             is_kept=not ask.directives.no_store,
+            turn=ask.turn,
         )
 
     async def _readable(self, stream_id: str, caller: Caller) -> Generation:
         generation = await self._log.find(stream_id)
-        if generation is None or generation.opened.scope != sharing_scope(caller, self._policy.scope):
+        if generation is None or not (caller.is_operator or self._shares(caller, generation)):
             raise UnknownStream(f"There is no stream {stream_id!r}, or it is no longer kept.")
         return generation
+
+    def _shares(self, caller: Caller, generation: Generation) -> bool:
+        return generation.opened.scope == sharing_scope(caller, self._policy.scope)
 
     def _refused(self, thread_id: str, caller: Caller, refusal: WeirError) -> None:
         self._publish(RequestTurnedAway(thread_id=thread_id, code=refusal.code, tier=caller.tier))

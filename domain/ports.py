@@ -9,7 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from domain.chat import Caller, ChatRequest, Chunk
+from domain.breaker import Circuit
+from domain.chat import Caller, ChatRequest, Chunk, Message, Turn
 from domain.generation import Generation, Opened, Record
 from domain.limiting import Quota
 from domain.selection import Route
@@ -116,11 +117,70 @@ class ResponseCache(Protocol):
     """Whole answers by fingerprint, each for a limited time. Contract: tests/contracts/test_response_cache.py."""
 
     async def get(self, fingerprint: str) -> Recording | None:
-        """The recording, if it is there and its time has not passed."""
+        """The recording, if it is there, its time has not passed, and no purge conceals it."""
         ...
 
     async def put(self, fingerprint: str, recording: Recording) -> None:
         """Keep the recording, in place of an earlier one; others may have to go for it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """What is kept under `session_id` until `expires_at_s` (Unix seconds), oldest message first.
+
+    `birth_id` tells it from those that had the id before and were forgotten; `turn_count` is how many turns it has had.
+    """
+
+    session_id: str
+    birth_id: str
+    turn_count: int
+    messages: tuple[Message, ...]
+    expires_at_s: float
+
+
+class SessionStore(Protocol):
+    """Conversations, each its owner's alone, bounded in messages, bytes and time since its last use.
+
+    One that has had no turn yet lasts for as long as an answer may take: whoever makes up ids, and is refused for
+    another reason, leaves nothing behind for long.
+
+    Contract: tests/contracts/test_session_store.py.
+    """
+
+    async def open(self, session_id: str, owner: str) -> Conversation:
+        """The conversation, which begins if there is none; it has been used now.
+
+        Raises:
+            UnknownSession: it is somebody else's.
+            SessionUnavailable: nobody can tell now.
+        """
+        ...
+
+    async def read(self, session_id: str, owner: str) -> Conversation:
+        """The conversation, as it was left.
+
+        Raises:
+            UnknownSession: there is none, or it is somebody else's.
+            SessionUnavailable: nobody can tell now.
+        """
+        ...
+
+    async def append(self, turn: Turn) -> None:
+        """All messages of the turn are kept behind those of earlier turns, once; the oldest turns go, each whole.
+
+        Nothing is kept of a turn that is too large by itself, nor in a conversation that has been forgotten since, nor
+        behind so many turns that this one would have gone already. When the store is away, it is kept later.
+        """
+        ...
+
+    async def forget(self, session_id: str, owner: str) -> None:
+        """The conversation is gone.
+
+        Raises:
+            UnknownSession: there was none, or it is somebody else's.
+            SessionUnavailable: nobody can tell now.
+        """
         ...
 
 
@@ -167,10 +227,18 @@ class CircuitBreakers(Protocol):
         """Whether `acquire` would give a permit now."""
         ...
 
-    def acquire(self, provider: str) -> Permit:
-        """A permit: always while closed, one at a time while half-open.
+    async def acquire(self, provider: str) -> Permit:
+        """A permit: always while closed, one at a time while half-open, in all processes that share the circuits.
 
         Raises:
             CircuitOpen: with the time until the next probe.
         """
+        ...
+
+    def circuit(self, provider: str) -> Circuit:
+        """How the circuit stands."""
+        ...
+
+    def reset(self, provider: str) -> None:
+        """The circuit is closed, and what was counted is forgotten."""
         ...

@@ -1,8 +1,12 @@
 import pytest
+from hypothesis import settings
 
-from tests.redis_servers import RedisServer
+from tests.redis_servers import RedisCluster, RedisServer
 from tests.serving import serving
 from tests.simulation import Simulation
+
+settings.register_profile("weir", deadline=None)  # how long an example takes says nothing of whether it is right
+settings.load_profile("weir")
 
 
 @pytest.fixture
@@ -45,3 +49,18 @@ def redis_server(redis_session):
     """That Redis, empty."""
     redis_session.flush()
     return redis_session
+
+
+@pytest.fixture(scope="session")
+def cluster_session():
+    """A cluster of three for all tests."""
+    cluster = RedisCluster()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def redis_cluster(cluster_session):
+    """That cluster, empty."""
+    cluster_session.flush()
+    return cluster_session

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from itertools import dropwhile
 from typing import Literal
 
-from domain.breaker import BreakerPolicy, CircuitState, Signal, Window, next_state
+from domain.breaker import BreakerPolicy, Circuit, CircuitState, Signal, Window, next_state
 from domain.chat import ChatRequest, Chunk
 from domain.errors import CircuitOpen, ProviderError, ProviderUnavailable
 from domain.events import CircuitChanged, Events
@@ -53,7 +53,7 @@ class FakeCircuitBreakers:
     def can_try(self, provider: str) -> bool:
         return self._circuits[provider].wait_s() <= 0
 
-    def acquire(self, provider: str) -> "_FakePermit":
+    async def acquire(self, provider: str) -> "_FakePermit":
         circuit = self._circuits[provider]
         if circuit.wait_s() > 0:
             raise CircuitOpen(provider, circuit.wait_s())
@@ -63,6 +63,15 @@ class FakeCircuitBreakers:
         if circuit.state is CircuitState.HALF_OPEN:
             circuit.probe = permit
         return permit
+
+    def circuit(self, provider: str) -> Circuit:
+        circuit = self._circuits[provider]
+        return Circuit(provider=provider, state=circuit.state, wait_s=max(0.0, circuit.wait_s()))
+
+    def reset(self, provider: str) -> None:
+        circuit = self._circuits[provider]
+        circuit.window.clear()
+        circuit.react(provider, Signal.RESET)
 
 
 class _FakeCircuit:

@@ -4,9 +4,11 @@ import asyncio
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from domain.caching import Purges
 from infrastructure.memory.generations import Generations
 from infrastructure.redis.client import RedisClient
 from infrastructure.redis.connection import connect
+from infrastructure.redis.events import EVENTS, FleetEvents
 from infrastructure.redis.generation_log import RedisGenerationLog
 from infrastructure.redis.liveness import Liveness
 from infrastructure.redis.response_cache import RedisResponseCache
@@ -18,14 +20,22 @@ TTL_S = 60.0
 
 
 class RedisInstance:
-    """The adapters over the Redis at `url`. `taken` are the leases that it took over, `stopped` what it was to stop."""
+    """The adapters over the Redis at `url`. `taken` are the leases that it took over, `stopped` what it was to stop.
+
+    `begun` is set whenever it has begun to hear of what happens.
+    """
 
     def __init__(self, url, name, unix_now=time.time):
+        self.name = name
         self.events = RememberedEvents()
         publish = self.events.publish
         redises = connect(url)
         self.client = RedisClient(redises.commands, linger_s=0.001, publish=publish)
         self.subscriptions = Subscriptions(redises.subscribe, publish)
+        self.fleet_events = FleetEvents(self.subscriptions)
+        self.begun = asyncio.Event()
+        self.fleet_events.on_begin.append(self.begun.set)
+        self.purges = Purges(TTL_S)
         self.generations = Generations(max_entries=1000, max_bytes=10**8, ttl_s=TTL_S, clock=time.monotonic)
         self.log = RedisGenerationLog(
             client=self.client,
@@ -37,7 +47,9 @@ class RedisInstance:
             publish=publish,
         )
         self.liveness = Liveness(client=self.client, log=self.log, instance_id=name, publish=publish)
-        self.cache = RedisResponseCache(client=self.client, ttl_s=TTL_S, publish=publish, unix_now=unix_now)
+        self.cache = RedisResponseCache(
+            client=self.client, ttl_s=TTL_S, purges=self.purges, publish=publish, unix_now=unix_now
+        )
         self.taken, self.requests, self.stopped = [], [], []
         self.log.took_over = self._took_over
         self.log.asked_to_stop = self.stopped.append
@@ -48,11 +60,18 @@ class RedisInstance:
 
     async def listen(self):
         """It hears of what happens: one that is closed while it connects leaves a socket to the garbage collector."""
-        heard = asyncio.Event()
-        self.subscriptions.on_gap.append(heard.set)
         self.subscriptions.start()
+        await self.heard_again()
+
+    async def heard_again(self):
+        """It hears, since `begun` was cleared, and what was to be read then has been."""
+        heard = asyncio.Event()
+        self.fleet_events.hear("echo", lambda _: heard.set())
         async with asyncio.timeout(10):
+            await self.begun.wait()
+            await self.client.submit("PUBLISH", EVENTS, "echo")
             await heard.wait()
+        await until(lambda: not self.client._sending and not self.client._waiting)
 
     async def take_over(self, generation_id):
         """The lease of what another instance led; None: it could not be had."""

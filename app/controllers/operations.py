@@ -28,9 +28,8 @@ class OperationsController(Controller):
     @route("/health", http_method=READ)
     async def health(self, health: HealthDep) -> Response[dict[str, Any]]:
         """All checks."""
-        is_ready = health.is_ready
-        body = {"status": "healthy" if is_ready else "unhealthy", "checks": health.checks()}
-        return Response(body, status_code=200 if is_ready else 503)
+        body = {"status": health.status, "checks": health.checks()}
+        return Response(body, status_code=200 if health.is_ready else 503)
 
     @route("/metrics", http_method=READ)
     async def metrics(self, metrics: MetricsDep) -> ASGIResponse:

@@ -7,7 +7,7 @@ from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
-from app.authentication import caller_of
+from app.authentication import asker_or_operator, caller_of
 from app.bodies import parse_stream_body, read_json
 from app.completion_chunks import CompletionChunks
 from app.dependencies import HttpPolicyDep, LifecycleDep
@@ -42,7 +42,13 @@ class StreamController(Controller):
         directives = parse_cache_control(header(request.scope, b"cache-control"))
         thread_id = thread_id_of(request, body.thread_id)
         answer = await lifecycle.ask(
-            Ask(request=chat, caller=caller_of(request), thread_id=thread_id, directives=directives)
+            Ask(
+                request=chat,
+                caller=caller_of(request),
+                thread_id=thread_id,
+                directives=directives,
+                session_id=body.session_id,
+            )
         )
         if not answer.cache.is_hit:
             return EventStream(answer, NamedEvents(answer), policy.heartbeat_s)
@@ -75,10 +81,12 @@ class StreamController(Controller):
         return EventStream(answer, view, policy.heartbeat_s)
 
     @delete("/v1/streams/{stream_id:str}", status_code=204)
-    async def stop(self, request: Http, lifecycle: LifecycleDep, stream_id: FromPath[str]) -> None:
+    async def stop(
+        self, request: Http, lifecycle: LifecycleDep, policy: HttpPolicyDep, stream_id: FromPath[str]
+    ) -> None:
         """Stop a stream: the provider's call is ended, and every reader is told that it was cancelled."""
         own_thread_id(request)
-        await lifecycle.stop(stream_id, caller_of(request))
+        await lifecycle.stop(stream_id, asker_or_operator(request, policy.operator_key))
 
 
 def _check_form(form: str | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from purgatory.domain.messages.events import ContextChanged
 from purgatory.domain.model import ClosedState, Context, HalfOpenedState, OpenedState, State
 
-from domain.breaker import BreakerPolicy, CircuitState, Signal, Window, next_state
+from domain.breaker import BreakerPolicy, Circuit, CircuitState, Signal, Window, next_state
 from domain.errors import CircuitOpen
 from domain.events import CircuitChanged, Publish
 from domain.ports import Permit
@@ -22,56 +22,92 @@ _STATES = {
 
 
 class PurgatoryCircuitBreakers:
-    """Gives permits by provider, and publishes every change of a circuit. `clock` is in monotonic seconds."""
+    """Gives permits by provider, and publishes every change of a circuit. `clock` is in monotonic seconds.
+
+    `on_change` is told of the changes that were decided here, and not of those that were adopted.
+    """
 
     def __init__(self, *, policy: BreakerPolicy, publish: Publish, clock: Callable[[], float]) -> None:
         self._policy = policy
         self._publish = publish
         self._clock = clock
         self._circuits: dict[str, _Circuit] = {}
+        self.on_change: Callable[[Circuit], object] = lambda _: None
 
     def can_try(self, provider: str) -> bool:
         """Whether `acquire` would give a permit now."""
         return self._circuit(provider).wait_s() <= 0
 
-    def acquire(self, provider: str) -> Permit:
+    async def acquire(self, provider: str) -> Permit:
         """A permit: always while closed, one at a time while half-open.
 
         Raises:
             CircuitOpen: with the time until the next probe.
         """
+        return self.permit(provider)
+
+    def permit(self, provider: str) -> Permit:
+        """As `acquire`, at once."""
         return self._circuit(provider).acquire()
+
+    def circuit(self, provider: str) -> Circuit:
+        """How the circuit stands."""
+        circuit = self._circuit(provider)
+        return Circuit(provider=provider, state=circuit.state, wait_s=circuit.wait_s())
+
+    def reset(self, provider: str) -> None:
+        """The circuit is closed, and what was counted is forgotten."""
+        circuit = self._circuit(provider)
+        circuit.window.clear()
+        circuit.react(Signal.RESET)
+
+    def adopt(self, circuit: Circuit) -> None:
+        """The circuit is as another process says; who has a probe out here no longer decides anything."""
+        self._circuit(circuit.provider).adopt(circuit)
 
     def _circuit(self, provider: str) -> "_Circuit":
         circuit = self._circuits.get(provider)
         if circuit is None:
-            circuit = self._circuits[provider] = _Circuit(provider, self._policy, self._publish, self._clock)
+            circuit = self._circuits[provider] = _Circuit(
+                provider, self._policy, self._publish, self._clock, self._changed
+            )
         return circuit
+
+    def _changed(self, circuit: Circuit) -> None:
+        self.on_change(circuit)
 
 
 class _Circuit:
-    def __init__(self, name: str, policy: BreakerPolicy, publish: Publish, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        policy: BreakerPolicy,
+        publish: Publish,
+        clock: Callable[[], float],
+        on_change: Callable[[Circuit], object],
+    ) -> None:
         self._context = Context(name, threshold=policy.failures, ttl=policy.open_s)
         self._policy = policy
         self._publish = publish
         self._clock = clock
-        self._window = Window(policy)
+        self._on_change = on_change
         self._probe: _Permit | None = None
+        self.window = Window(policy)
 
     def acquire(self) -> "_Permit":
         wait_s = self.wait_s()
         if wait_s > 0:
             raise CircuitOpen(self._context.name, wait_s)
-        if self._state is CircuitState.OPEN:
+        if self.state is CircuitState.OPEN:
             self.react(Signal.RESTED)
         permit = _Permit(self)
-        if self._state is CircuitState.HALF_OPEN:
+        if self.state is CircuitState.HALF_OPEN:
             self._probe = permit
         return permit
 
     def wait_s(self) -> float:
         """Seconds until a permit can be had; 0.0: now."""
-        match self._state:
+        match self.state:
             case CircuitState.OPEN:
                 return max(0.0, (self._context.opened_at or 0.0) + self._policy.open_s - self._clock())
             case CircuitState.HALF_OPEN if self._probe is not None:
@@ -80,23 +116,42 @@ class _Circuit:
                 return 0.0
 
     def succeeded(self, permit: "_Permit") -> None:
-        self._window.succeeded()
+        self.window.succeeded()
         self._settle(permit, Signal.SUCCEEDED)
 
     def failed(self, permit: "_Permit") -> None:
-        self._settle(permit, self._window.failed())
+        self._settle(permit, self.window.failed())
 
     def abandoned(self, permit: "_Permit") -> None:
         if permit is self._probe:
             self._probe = None
 
     def react(self, signal: Signal) -> None:
-        """Move as the table says; purgatory holds the new state and says that it has changed."""
-        before, after = self._state, next_state(self._state, signal)
-        if after is before:
-            return
-        self._window.clear()
-        self._context.set_state(self._new_state(after))
+        """Move as the table says, and tell of it."""
+        after = next_state(self.state, signal)
+        if after is not self.state:
+            self._enter(after, self._clock())
+            self._on_change(Circuit(provider=self._context.name, state=after, wait_s=self.wait_s()))
+
+    def adopt(self, circuit: Circuit) -> None:
+        """Stand as `circuit` does; one that was open already may have been opened again."""
+        self._probe = None
+        opened_at_s = self._clock() + min(circuit.wait_s, self._policy.open_s) - self._policy.open_s
+        if circuit.state is not self.state:
+            self._enter(circuit.state, opened_at_s)
+        elif circuit.state is CircuitState.OPEN:
+            self._context.set_state(self._new_state(CircuitState.OPEN, opened_at_s))
+            self._context.messages.clear()
+
+    @property
+    def state(self) -> CircuitState:
+        """How calls are let through."""
+        return _STATES[self._context.state]
+
+    def _enter(self, state: CircuitState, opened_at_s: float) -> None:
+        """Purgatory holds the new state and says that it has changed."""
+        self.window.clear()
+        self._context.set_state(self._new_state(state, opened_at_s))
         for message in self._context.messages:
             if isinstance(message, ContextChanged):
                 self._publish(CircuitChanged(provider=message.name, state=_STATES[message.state]))
@@ -104,18 +159,14 @@ class _Circuit:
 
     def _settle(self, permit: "_Permit", signal: Signal) -> None:
         """While half-open only the probe decides: what began before says nothing of the provider now."""
-        if self._state is not CircuitState.HALF_OPEN or permit is self._probe:
+        if self.state is not CircuitState.HALF_OPEN or permit is self._probe:
             self.react(signal)
         self.abandoned(permit)
 
-    @property
-    def _state(self) -> CircuitState:
-        return _STATES[self._context.state]
-
-    def _new_state(self, state: CircuitState) -> State:
+    def _new_state(self, state: CircuitState, opened_at_s: float) -> State:
         if state is CircuitState.OPEN:
             opened = OpenedState(self._context.name)
-            opened.opened_at = self._clock()
+            opened.opened_at = opened_at_s
             return opened
         return HalfOpenedState() if state is CircuitState.HALF_OPEN else ClosedState()
 

@@ -119,10 +119,12 @@ class RedisClient:
         """Commands can be submitted, until `close`."""
 
     async def close(self) -> None:
-        """Everything under way has ended and all connections are closed."""
+        """Everything that was submitted has ended and all connections are closed."""
         if self._probing is not None:
             self._probing.cancel()
-        await asyncio.gather(*self._sending, return_exceptions=True)
+        while self._waiting or self._sending:
+            self._send_waiting()
+            await asyncio.gather(*self._sending, return_exceptions=True)
         await self._connection.aclose()
 
     def _send_waiting(self) -> None:
@@ -149,7 +151,7 @@ class RedisClient:
         for (command, future), answer in zip(batch, answers, strict=True):
             if isinstance(answer, RedisAway):
                 self._publish(StoreFailed(operation=str(command[0]).lower(), error=answer))
-                self._look_for_it()
+                self._look_for_it(answer)
             if future.done():
                 continue
             if isinstance(answer, Exception):
@@ -198,12 +200,12 @@ class RedisClient:
             if not future.done():
                 future.set_exception(RedisAway())
         self.is_away = True
-        self._look_for_it()
+        self._look_for_it(failure)
 
-    def _look_for_it(self) -> None:
+    def _look_for_it(self, failure: BaseException) -> None:
         """Say that something is away, and see when it is back."""
         if self._probing is None or self._probing.done():
-            self._publish(ComponentChanged(component=COMPONENT, is_degraded=True))
+            self._publish(ComponentChanged(component=COMPONENT, is_degraded=True, error=failure))
             self._probing = asyncio.get_running_loop().create_task(self._probe())
 
     async def _probe(self) -> None:

@@ -41,47 +41,47 @@ class Redises:
     subscribe: Callable[[], PubSub]
 
 
-def connect(url: str) -> Redises:
+def connect(url: str, timeout_s: float = TIMEOUT_S) -> Redises:
     """Connections to what `url` names; nothing is sent yet.
 
-    No command takes longer than about twice `TIMEOUT_S`: it is tried twice.
+    No command takes longer than about twice `timeout_s`: it is tried twice.
     """
     scheme = urlsplit(url).scheme
     if scheme == "redis+sentinel":
-        return _through_sentinels(url)
+        return _through_sentinels(url, timeout_s)
     if scheme == "redis+cluster":
-        return _to_cluster(url)
+        return _to_cluster(url, timeout_s)
     pool = BlockingConnectionPool.from_url(
-        url, max_connections=_CONNECTIONS, timeout=TIMEOUT_S, **_options() | _UNTIMED
+        url, max_connections=_CONNECTIONS, timeout=timeout_s, **_options(timeout_s) | _UNTIMED
     )
-    redis = Redis.from_url(url, **_options())
-    return Redises(_batches(Redis.from_pool(pool)), lambda: cast("PubSub", redis.pubsub()))
+    redis = Redis.from_url(url, **_options(timeout_s))
+    return Redises(_batches(Redis.from_pool(pool), timeout_s), lambda: cast("PubSub", redis.pubsub()))
 
 
-def _batches(redis: Redis) -> Batches:
+def _batches(redis: Redis, timeout_s: float) -> Batches:
     """What the library's client would run, without its pipelines."""
     shapes = cast("Mapping[str, Shape]", redis.response_callbacks)
-    return Batches(cast("Pool", redis.connection_pool), shapes=shapes, timeout_s=TIMEOUT_S)
+    return Batches(cast("Pool", redis.connection_pool), shapes=shapes, timeout_s=timeout_s)
 
 
-def _options() -> dict[str, Any]:
+def _options(timeout_s: float) -> dict[str, Any]:
     return {
-        "socket_timeout": TIMEOUT_S,
-        "socket_connect_timeout": TIMEOUT_S,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
         "retry": Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.05), 1),
     }
 
 
-def _through_sentinels(url: str) -> Redises:
+def _through_sentinels(url: str, timeout_s: float) -> Redises:
     """The master of the moment: it is asked for again when a connection breaks."""
     parts = urlsplit(url)
     service, _, db = parts.path.strip("/").partition("/")
     sentinel = Sentinel(  # type: ignore[no-untyped-call]  # the library's is untyped
-        list(_hosts(url)), sentinel_kwargs=_options(), **_options(), **_credentials(url)
+        list(_hosts(url)), sentinel_kwargs=_options(timeout_s), **_options(timeout_s), **_credentials(url)
     )
     redis = sentinel.master_for(service, db=int(db or 0))
     commands = sentinel.master_for(service, db=int(db or 0), max_connections=_CONNECTIONS_TO_MASTER, **_UNTIMED)
-    batches = _batches(commands)
+    batches = _batches(commands, timeout_s)
     return Redises(_ThroughSentinels(batches, sentinel), lambda: cast("PubSub", redis.pubsub()))
 
 
@@ -102,14 +102,14 @@ class _ThroughSentinels:
         await self._sentinel.aclose()
 
 
-def _to_cluster(url: str) -> Redises:
+def _to_cluster(url: str, timeout_s: float) -> Redises:
     """Commands go to the node of their slot; messages reach every node, so any will do to listen at."""
     nodes = [ClusterNode(host, port) for host, port in _hosts(url)]
-    cluster = RedisCluster(startup_nodes=nodes, require_full_coverage=False, **_options(), **_credentials(url))
+    cluster = RedisCluster(startup_nodes=nodes, require_full_coverage=False, **_options(timeout_s), **_credentials(url))
 
     def subscribe() -> PubSub:
         node = choice(cluster.get_nodes() or nodes)  # noqa: S311  # any will do
-        pool = ConnectionPool(host=node.host, port=int(node.port), **_options(), **_credentials(url))
+        pool = ConnectionPool(host=node.host, port=int(node.port), **_options(timeout_s), **_credentials(url))
         return cast("PubSub", _OwnConnection(pool))
 
     return Redises(ClusterCommands(cluster), subscribe)
@@ -127,8 +127,8 @@ class _OwnConnection(LibraryPubSub):
 def _hosts(url: str) -> Iterator[tuple[str, int]]:
     parts = urlsplit(url)
     for host in parts.netloc.rpartition("@")[2].split(","):
-        name, _, port = host.partition(":")
-        yield name, int(port or _DEFAULT_PORTS[parts.scheme])
+        one = urlsplit(f"//{host}")
+        yield one.hostname or host, one.port or _DEFAULT_PORTS[parts.scheme]
 
 
 def _credentials(url: str) -> dict[str, Any]:

@@ -45,3 +45,13 @@ def instance_key(instance_id: str) -> str:
 
 STOPS = "weir:events:stop"
 """Channel of the ids of generations that are to be stopped."""
+
+
+def circuit_key(provider: str) -> str:
+    """Hash: what a provider's circuit last became (state), when (since), for how long (until), and who said so."""
+    return f"weir:circuit:{{{provider}}}"
+
+
+def probe_key(provider: str) -> str:
+    """There while some instance probes the provider."""
+    return f"weir:circuit:{{{provider}}}:probe"

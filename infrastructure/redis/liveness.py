@@ -1,7 +1,9 @@
 """Instances tell each other that they live, and go on with what those that do not have left."""
 
 import asyncio
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from domain.events import DefectFound, Publish
@@ -13,7 +15,7 @@ from infrastructure.redis.known import Known
 BEAT_S = 0.5
 LIFE_MS = 1700
 """An instance that has not beaten for so long is gone: with the two beats in which another notices, within 3 s. Two, as
-all seem gone when Redis has just come back empty."""
+all seem gone when Redis has just come back empty; and for so long after its return nobody is held to be."""
 
 CUT_OFF_BEATS = 6
 """So many beats without an answer for a generation, and this instance goes on with it alone. Beats, not seconds: while
@@ -29,6 +31,9 @@ class Liveness:
         self._instance_id = instance_id
         self._publish = publish
         self._missing: set[str] = set()
+        self._returned = asyncio.Event()
+        self._back_at_s = -math.inf
+        client.on_return.append(self._redis_is_back)
         self._beating: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -44,11 +49,18 @@ class Liveness:
 
     async def _beat_on(self) -> None:
         while True:
+            self._returned.clear()
             try:
                 await self._beat()
             except Exception as defect:  # noqa: BLE001  # an instance that stops beating loses all it leads
                 self._publish(DefectFound(thread_id="-", error=defect))
-            await asyncio.sleep(BEAT_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._returned.wait(), BEAT_S)
+
+    def _redis_is_back(self) -> None:
+        """It may be empty: this instance is in it again at once, and others have time for that too."""
+        self._back_at_s = asyncio.get_running_loop().time()
+        self._returned.set()
 
     async def _beat(self) -> None:
         """Say that this process lives and what it follows; take over what nobody leads any more."""
@@ -62,6 +74,8 @@ class Liveness:
         for known, said in zip(followed, answers[len(owners) :], strict=True):
             known.unanswered_count = 0 if said else known.unanswered_count + 1
         missing = {owner for owner, count in zip(owners, answers, strict=False) if count == 0}
+        if asyncio.get_running_loop().time() - self._back_at_s < LIFE_MS / 1000:
+            missing.clear()
         gone, self._missing = missing & self._missing, missing
         await self._look_after(followed, gone | {self._instance_id})
 

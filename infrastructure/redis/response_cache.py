@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from domain.caching import Purges
 from domain.events import EntryUnreadable, Publish
 from domain.generation import Generation, IllegalMove, State
 from domain.ports import Recording
@@ -30,14 +31,17 @@ _WRONG = (msgspec.MsgspecError, ValueError, zlib.error, IndexError, RecursionErr
 class RedisResponseCache:
     """Keeps answers for `ttl_s` seconds under their fingerprints."""
 
-    def __init__(self, *, client: RedisClient, ttl_s: float, publish: Publish, unix_now: Callable[[], float]) -> None:
+    def __init__(
+        self, *, client: RedisClient, ttl_s: float, purges: Purges, publish: Publish, unix_now: Callable[[], float]
+    ) -> None:
         self._client = client
         self._ttl_s = ttl_s
+        self._purges = purges
         self._publish = publish
         self._unix_now = unix_now
 
     async def get(self, fingerprint: str) -> Recording | None:
-        """The recording, if Redis has it, it can be read, and its time has not passed."""
+        """The recording, if Redis has it, it can be read, its time has not passed, and no purge conceals it."""
         try:
             value = await self._client.submit("GET", response_key(fingerprint))
         except NO_ANSWER:
@@ -49,7 +53,8 @@ class RedisResponseCache:
         except _WRONG as error:
             self._publish(EntryUnreadable(fingerprint=fingerprint, error=error))
             return None
-        return recording if self._unix_now() - recording.sealed_at_s < self._ttl_s else None
+        is_fresh = self._unix_now() - recording.sealed_at_s < self._ttl_s
+        return recording if is_fresh and not self._purges.conceal(recording) else None
 
     async def put(self, fingerprint: str, recording: Recording) -> None:
         """The recording is on its way to Redis, where it replaces an earlier one; without Redis nothing happens."""

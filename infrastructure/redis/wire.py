@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from domain.chat import ChatRequest, Chunk, Usage
+from domain.chat import ChatRequest, Chunk, Turn, Usage
 from domain.errors import (
     AllProvidersDown,
     AnswerFailed,
@@ -22,6 +22,14 @@ from domain.errors import (
 from domain.generation import Opened, ProviderChange, Record, Sealed, State
 
 
+class _Turn(msgspec.Struct, array_like=True, frozen=True):
+    session_id: str
+    birth_id: str
+    turn_id: str
+    place: int
+    messages: list[dict[str, Any]]
+
+
 class _Opened(msgspec.Struct, array_like=True, tag=0, frozen=True):
     generation_id: str
     fingerprint: str
@@ -32,6 +40,7 @@ class _Opened(msgspec.Struct, array_like=True, tag=0, frozen=True):
     model: str
     is_shared: bool
     is_kept: bool = True
+    turn: _Turn | None = None
 
 
 class _Change(msgspec.Struct, array_like=True, tag=1, frozen=True):
@@ -110,8 +119,9 @@ def decode_record(data: bytes) -> Record:
 
 
 def encode_recording(sealed_at_s: float, records: Sequence[Record]) -> bytes:
-    """A whole answer as bytes that `decode_recording` reads."""
-    return _encode((sealed_at_s, list(map(_to_wire, records))))
+    """A whole answer as bytes that `decode_recording` reads, without the turn, which is its asker's alone."""
+    first, *more = map(_to_wire, records)
+    return _encode((sealed_at_s, [msgspec.structs.replace(first, turn=None), *more]))
 
 
 def decode_recording(data: bytes) -> tuple[float, list[Record]]:
@@ -151,7 +161,7 @@ def _to_wire(record: Record) -> msgspec.Struct:
         case ProviderChange():
             return _Change(record.status, record.provider, record.model, record.previous, record.reason)
         case Opened():
-            return _Opened(*(getattr(record, name) for name in _Opened.__struct_fields__))
+            return _opened(record)
         case Sealed():
             return _sealed(record)
     raise TypeError(type(record))
@@ -165,6 +175,19 @@ def _from_wire(wire: Any) -> Record:
 
 def _plain(fields: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if fields is None else dict(fields)
+
+
+def _opened(record: Opened) -> _Opened:
+    fields = {name: getattr(record, name) for name in _Opened.__struct_fields__}
+    turn = record.turn
+    if turn is not None:
+        messages = list(map(dict, turn.messages))
+        fields["turn"] = _Turn(turn.session_id, turn.birth_id, turn.turn_id, turn.place, messages)
+    return _Opened(**fields)
+
+
+def _turn(wire: _Turn) -> Turn:
+    return Turn(**msgspec.structs.asdict(wire) | {"messages": tuple(wire.messages)})
 
 
 def _sealed(record: Sealed) -> _Sealed:
@@ -209,7 +232,7 @@ def _unsealed(wire: _Sealed) -> Sealed:
 
 
 _RECORDS: Mapping[type, Callable[[Any], Record]] = {
-    _Opened: lambda wire: Opened(**msgspec.structs.asdict(wire)),
+    _Opened: lambda wire: Opened(**msgspec.structs.asdict(wire) | {"turn": wire.turn and _turn(wire.turn)}),
     _Change: lambda wire: ProviderChange(**msgspec.structs.asdict(wire)),
     _Sealed: _unsealed,
 }

@@ -20,6 +20,7 @@ from infrastructure.simulator.listener import Listener
 from infrastructure.simulator.schedule import Entry, Schedule
 
 _MAX_WAIT_S = 60.0
+_MAX_REQUEST_BYTES = 64 * 1024 * 1024
 
 
 class Control:
@@ -35,7 +36,7 @@ class Control:
 
     def app(self) -> web.Application:
         """Return the control server's web application."""
-        app = web.Application(middlewares=[_errors_in_json])
+        app = web.Application(client_max_size=_MAX_REQUEST_BYTES, middlewares=[_errors_in_json])
         app.add_routes(
             [
                 web.get("/", self._show_addresses),

@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from domain.breaker import CircuitState
-from domain.events import AttemptEnded, CacheHit, CacheMiss, CircuitChanged, Events
+from domain.events import AttemptEnded, CacheHit, CacheMiss, CircuitChanged, ComponentChanged, Events
 
 
 class Health:
-    """The checks of /health, kept by listening to `events`. `can_try` says whether a provider may be called now."""
+    """The checks of /health, kept by listening to `events`. `can_try` says whether a provider may be called now.
+
+    `components` (redis) can be missed: without one the service is degraded, and still ready.
+    """
 
     def __init__(
         self,
@@ -17,27 +20,38 @@ class Health:
         providers: Iterable[str],
         can_try: Callable[[str], bool],
         cache_size: Callable[[], Mapping[str, int]],
+        components: Iterable[str] = (),
     ) -> None:
         self._circuits = dict.fromkeys(providers, CircuitState.CLOSED)
         self._last_outcomes: dict[str, str] = {}
         self._can_try = can_try
         self._cache_size = cache_size
+        self._is_degraded = dict.fromkeys(components, False)
         self._hits = self._misses = 0
         events.subscribe(CircuitChanged, self._circuit_changed)
         events.subscribe(AttemptEnded, self._attempt_ended)
         events.subscribe(CacheHit, self._hit)
         events.subscribe(CacheMiss, self._missed)
+        events.subscribe(ComponentChanged, self._component_changed)
 
     @property
     def is_ready(self) -> bool:
         """Whether work may be sent here: at least one provider can be used."""
         return any(map(self._can_try, self._circuits))
 
+    @property
+    def status(self) -> str:
+        """All in one word: healthy, degraded or unhealthy."""
+        if not self.is_ready:
+            return "unhealthy"
+        return "degraded" if any(self._is_degraded.values()) else "healthy"
+
     def checks(self) -> dict[str, Any]:
         """Every check, by name."""
         asked = self._hits + self._misses
         return {
             "providers": {name: self._provider(name) for name in self._circuits},
+            **{name: {"status": "degraded" if is_away else "healthy"} for name, is_away in self._is_degraded.items()},
             "cache": {"status": "healthy", "hit_rate": self._hits / asked if asked else None, **self._cache_size()},
         }
 
@@ -54,6 +68,9 @@ class Health:
 
     def _attempt_ended(self, event: AttemptEnded) -> None:
         self._last_outcomes[event.provider] = event.outcome
+
+    def _component_changed(self, event: ComponentChanged) -> None:
+        self._is_degraded[event.component] = event.is_degraded
 
     def _hit(self, _: CacheHit) -> None:
         self._hits += 1

@@ -12,6 +12,7 @@ from domain.events import (
     AnswerServed,
     AttemptEnded,
     CacheHit,
+    CachePurged,
     CircuitChanged,
     Coalesced,
     ComponentChanged,
@@ -23,6 +24,7 @@ from domain.events import (
     GenerationSealed,
     RequestAdmitted,
     RequestTurnedAway,
+    SessionFailed,
     StageTimed,
 )
 from domain.generation import State
@@ -81,6 +83,7 @@ class EventLog:
             RequestAdmitted: self._admitted,
             RequestTurnedAway: self._turned_away,
             CacheHit: self._hit,
+            CachePurged: self._purged,
             Coalesced: self._coalesced,
             AttemptEnded: self._attempt,
             FailedOver: self._failed_over,
@@ -92,6 +95,7 @@ class EventLog:
             DefectFound: self._defect,
             ComponentChanged: self._component,
             EntryUnreadable: self._unreadable,
+            SessionFailed: self._session,
         }
         for kind, listener in listeners.items():
             events.subscribe(kind, listener)
@@ -105,6 +109,9 @@ class EventLog:
 
     def _hit(self, event: CacheHit) -> None:
         self._log.debug("cache hit", thread_id=event.thread_id, stage=_HIT_IN[event.tier], cache=event.tier)
+
+    def _purged(self, event: CachePurged) -> None:
+        self._log.warning("cache purged", stage="2", model=event.model, scope=event.scope)
 
     def _coalesced(self, event: Coalesced) -> None:
         self._log.debug("following", thread_id=event.thread_id, stage="2.3", stream_id=event.generation_id)
@@ -179,10 +186,17 @@ class EventLog:
 
     def _component(self, event: ComponentChanged) -> None:
         said = "degraded" if event.is_degraded else "whole again"
-        self._log.warning(said, component=event.component)
+        error_type = type(event.error).__name__ if event.error else None
+        self._log.warning(said, component=event.component, error_type=error_type)
 
     def _unreadable(self, event: EntryUnreadable) -> None:
         self._log.warning("unreadable entry", stage="2.2", error_type=type(event.error).__name__)
+
+    def _session(self, event: SessionFailed) -> None:
+        error = event.error
+        self._log.warning(
+            "unusable conversation", stage="1", session_id=event.session_id, error_type=type(error).__name__
+        )
 
     def _defect(self, event: DefectFound) -> None:
         self._log.error(

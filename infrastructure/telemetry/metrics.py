@@ -14,6 +14,7 @@ from domain.events import (
     AttemptEnded,
     CacheHit,
     CacheMiss,
+    CachePurged,
     CircuitChanged,
     Coalesced,
     ComponentChanged,
@@ -25,6 +26,7 @@ from domain.events import (
     GenerationSealed,
     RateChecked,
     RequestTurnedAway,
+    SessionFailed,
     StageTimed,
     StoreFailed,
 )
@@ -88,6 +90,8 @@ class PrometheusMetrics:
         misses = self._counter("sse_cache_misses_total", "Requests for which no stored answer would do")
         coalesced = self._counter("sse_coalesced_total", "Requests that joined an answer under way")
         saved = self._counter("sse_saved_usd_total", "What stored and joined answers would have cost")
+        purges = self._counter("sse_cache_purges_total", "Times that stored answers were purged")
+        events.subscribe(CachePurged, lambda _: purges.inc())
         events.subscribe(CacheHit, lambda event: hits(event.tier).inc())
         events.subscribe(CacheMiss, lambda _: misses.inc())
         events.subscribe(Coalesced, lambda _: coalesced.inc())
@@ -142,6 +146,7 @@ class PrometheusMetrics:
         unreadable = self._counter("sse_cache_unreadable_total", "Stored answers that could not be read")
         degraded("redis").set(0)
         events.subscribe(StoreFailed, lambda event: errors(event.operation).inc())
+        events.subscribe(SessionFailed, lambda _: errors("session").inc())
         events.subscribe(EntryUnreadable, lambda _: unreadable.inc())
         events.subscribe(ComponentChanged, lambda event: degraded(event.component).set(event.is_degraded))
 

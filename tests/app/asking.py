@@ -122,9 +122,9 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(url: str):
-    """A client with as many connections as it wants; they are closed with the context."""
-    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+async def connected(url: str, address: str = "127.0.0.1"):
+    """A client at `address` with as many connections as it wants; they are closed with the context."""
+    connector = aiohttp.TCPConnector(limit=0, force_close=True, local_addr=(address, 0))
     timeout = aiohttp.ClientTimeout(total=30)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         yield Client(url, session)

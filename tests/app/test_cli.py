@@ -22,10 +22,10 @@ def weir(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("command", [(), ("serve",), ("demo",), ("simulate",), ("check",)])
+@pytest.mark.parametrize("command", ["", "serve", "demo", "simulate", "check", "cache", "cache purge", "cache warm"])
 def test_every_command_explains_itself(command):
     """Nobody should have to read the source to use a command."""
-    done = weir(*command, "--help")
+    done = weir(*command.split(), "--help")
 
     assert done.returncode == 0
     assert done.stdout.startswith("Usage: weir")
@@ -43,6 +43,16 @@ def test_every_command_explains_itself(command):
         (("check",), {"WEIR_CATALOGUE": "/nowhere.toml"}, "/nowhere.toml"),
         (("simulate", "--port", "-1"), {}, "-1 is not in the range"),
         (("simulte",), {}, "No such command 'simulte'"),
+        (("cache", "purge"), {}, "WEIR_ADMIN_KEY: a key of printable ASCII characters"),
+        (("cache", "purge"), {"WEIR_ADMIN_KEY": "ä"}, "WEIR_ADMIN_KEY: a key of printable ASCII characters"),
+        (
+            ("cache", "purge", "--url", "weir:8000"),
+            {"WEIR_ADMIN_KEY": KEY},
+            "--url 'weir:8000': an http:// or https://",
+        ),
+        (("cache", "warm", "/nowhere.jsonl"), {"WEIR_ADMIN_KEY": KEY}, "'/nowhere.jsonl': No such file"),
+        (("cache", "warm", "/dev/null"), {"WEIR_ADMIN_KEY": KEY}, "/dev/null: no question"),
+        (("cache", "warm", "justfile"), {"WEIR_ADMIN_KEY": KEY}, "justfile: line 1: body: not JSON"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(arguments, environ, expected):

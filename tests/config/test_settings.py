@@ -22,6 +22,9 @@ RANGES = {
     "WEIR_CACHE_L1_ENTRIES": (1, 10_000_000),
     "WEIR_CACHE_L1_BYTES": (1, 1_099_511_627_776),
     "WEIR_CACHE_TTL_S": (1, 31_536_000),
+    "WEIR_SESSION_MESSAGES": (2, 1000),
+    "WEIR_SESSION_BYTES": (1024, 1_048_576),
+    "WEIR_SESSION_TTL_S": (1, 31_536_000),
     "WEIR_HEARTBEAT_S": (0.05, 3600),
     "WEIR_CONNECT_TIMEOUT_S": (0.05, 3600),
     "WEIR_FIRST_TOKEN_TIMEOUT_S": (0.05, 3600),
@@ -35,6 +38,8 @@ RANGES = {
     "WEIR_BREAKER_OPEN_S": (0.05, 86_400),
     "WEIR_GRACE_S": (0, 3600),
     "WEIR_TRACE_SAMPLE_RATIO": (0, 1),
+    "WEIR_WARM_PER_S": (0.01, 10_000),
+    "WEIR_WARM_CONCURRENCY": (1, 1000),
 }
 CHOICES = {
     "WEIR_CACHE_SCOPE": ("shared", "user"),
@@ -94,7 +99,8 @@ def test_the_domain_s_own_defaults_are_those_of_the_environment():
 
 def test_every_variable_is_under_one_of_the_claims_below():
     """A variable added to the table without a range here would go untested."""
-    assert set(STATED) == set(RANGES) | set(CHOICES) | {"WEIR_CATALOGUE", "WEIR_RATE_ANONYMOUS"}
+    others = {"WEIR_CATALOGUE", "WEIR_RATE_ANONYMOUS", "WEIR_REDIS_URL", "WEIR_LOG_LINGER_MS", "WEIR_ADMIN_KEY"}
+    assert set(STATED) == set(RANGES) | set(CHOICES) | others
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -225,10 +231,10 @@ def test_a_value_that_is_wrong_by_itself_contradicts_nothing():
 
 
 def test_an_unknown_variable_is_told_with_the_nearest_known_one_and_without_its_value():
-    settings = read_settings({"WEIR_HEARTBEET_S": "3", "WEIR_ADMIN_KEY": "hush", "WEIR_EMPTY": "", "PATH": "/bin"})
+    settings = read_settings({"WEIR_HEARTBEET_S": "3", "WEIR_ADMINKEY": "hush", "WEIR_EMPTY": "", "PATH": "/bin"})
 
     assert settings.unknown_variables == (
-        "WEIR_ADMIN_KEY is not known",
+        "WEIR_ADMINKEY is not known; did you mean WEIR_ADMIN_KEY?",
         "WEIR_HEARTBEET_S is not known; did you mean WEIR_HEARTBEAT_S?",
     )
 
@@ -275,3 +281,27 @@ def test_the_handbook_lists_the_variable_with_its_default_meaning_and_range(name
     assert (
         f"| `{name}` | {default} | {stated.meaning} | {stated.accepted.sentence} |" in handbook.read_text().splitlines()
     )
+
+
+def test_the_operators_key_is_kept_as_what_it_can_be_compared_with():
+    """Settings may be printed; a key may not."""
+    settings = read_settings({"WEIR_ADMIN_KEY": "correct-horse"})
+
+    assert settings.admin_key.matches("correct-horse")
+    assert not settings.admin_key.matches("correct-horsf")
+    assert "horse" not in repr(settings)
+    assert settings.admin_key.digest.hex() not in repr(settings)
+
+
+def test_an_operators_key_that_no_header_could_carry_is_refused_unseen():
+    """The message goes to a log."""
+    assert problems_of({"WEIR_ADMIN_KEY": "correct horse"}) == (
+        "WEIR_ADMIN_KEY: a key of printable ASCII characters without blanks",
+    )
+
+
+def test_the_linger_is_stated_in_milliseconds_and_used_in_seconds():
+    """As all times are inside."""
+    assert read_settings({"WEIR_LOG_LINGER_MS": "20"}).log_linger_s == 0.02
+    [problem] = problems_of({"WEIR_LOG_LINGER_MS": "1001"})
+    assert "milliseconds from 0 to 1000" in problem

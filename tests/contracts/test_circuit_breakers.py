@@ -6,13 +6,18 @@ from contextlib import suppress
 
 import pytest
 
-from domain.breaker import BreakerPolicy, CircuitState
+from domain.breaker import BreakerPolicy, Circuit, CircuitState
 from domain.errors import CircuitOpen
 from domain.events import CircuitChanged
 from infrastructure.memory.circuit_breakers import PurgatoryCircuitBreakers
+from infrastructure.redis.circuit_breakers import RedisCircuitBreakers
 from tests.fakes import FakeCircuitBreakers, FakeClock, RememberedEvents
+from tests.redis_instances import RedisInstance
+
+pytestmark = pytest.mark.anyio
 
 POLICY = BreakerPolicy(failures=3, window=5, open_s=32.0)
+OWN_KINDS = {"purgatory": PurgatoryCircuitBreakers, "fake": FakeCircuitBreakers}
 
 
 class Subject:
@@ -23,34 +28,33 @@ class Subject:
         self.events = RememberedEvents()
         self.breakers = kind(policy=policy, publish=self.events.publish, clock=self.clock)
 
-    def acquire(self):
-        return self.breakers.acquire("p")
+    async def acquire(self):
+        return await self.breakers.acquire("p")
 
-    def fail(self, times=1):
+    async def fail(self, times=1):
         for _ in range(times):
-            self.acquire().failure()
+            (await self.acquire()).failure()
 
-    def succeed(self, times=1):
+    async def succeed(self, times=1):
         for _ in range(times):
-            self.acquire().success()
+            (await self.acquire()).success()
 
-    def trip(self):
-        self.fail(POLICY.failures)
+    async def trip(self):
+        await self.fail(POLICY.failures)
 
     def rest(self):
         self.clock.advance(POLICY.open_s)
 
-    def refusal(self):
+    async def refusal(self):
         with pytest.raises(CircuitOpen) as refused:
-            self.acquire()
+            await self.acquire()
         return refused.value
 
-    @property
-    def is_closed(self):
+    async def is_closed(self):
         """Whether two calls may run at once."""
         permits = []
         try:
-            permits = [self.acquire(), self.acquire()]
+            permits = [await self.acquire(), await self.acquire()]
         except CircuitOpen:
             return False
         finally:
@@ -63,12 +67,28 @@ class Subject:
         return [event.state for event in self.events.of(CircuitChanged)]
 
 
-KINDS = [PurgatoryCircuitBreakers, FakeCircuitBreakers]
+@pytest.fixture(params=["purgatory", "fake", "redis", "cluster"])
+async def kind(request):
+    """Builds circuit breakers; those over Redis start with an empty one."""
+    if request.param in OWN_KINDS:
+        yield OWN_KINDS[request.param]
+        return
+    server = request.getfixturevalue(f"redis_{request.param}" if request.param == "cluster" else "redis_server")
+    async with RedisInstance(server.url, "i").running() as one:
 
+        def over_redis(*, policy, publish, clock):
+            return RedisCircuitBreakers(
+                local=PurgatoryCircuitBreakers(policy=policy, publish=publish, clock=clock),
+                client=one.client,
+                events=one.fleet_events,
+                providers=["p", "other"],
+                instance_id=one.name,
+                probe_s=60.0,
+                clock=clock,
+                unix_now=clock,
+            )
 
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return request.param
+        yield over_redis
 
 
 @pytest.fixture
@@ -76,60 +96,60 @@ def subject(kind):
     return Subject(kind)
 
 
-def test_trips_exactly_at_the_policys_count(subject):
+async def test_trips_exactly_at_the_policys_count(subject):
     """One failure fewer is nothing; successes between do not forgive."""
-    subject.fail()
-    subject.succeed(2)
-    subject.fail()
-    assert subject.is_closed
+    await subject.fail()
+    await subject.succeed(2)
+    await subject.fail()
+    assert await subject.is_closed()
 
-    subject.fail()
+    await subject.fail()
 
     assert not subject.breakers.can_try("p")
     assert subject.states == [CircuitState.OPEN]
 
 
-def test_failures_that_have_left_the_window_do_not_count(subject):
+async def test_failures_that_have_left_the_window_do_not_count(subject):
     """Five calls are remembered: two old failures are gone after five successes."""
-    subject.fail(2)
-    subject.succeed(5)
-    subject.fail(2)
+    await subject.fail(2)
+    await subject.succeed(5)
+    await subject.fail(2)
 
-    assert subject.is_closed
+    assert await subject.is_closed()
     assert subject.states == []
 
 
-def test_circuits_of_different_providers_are_apart(subject):
+async def test_circuits_of_different_providers_are_apart(subject):
     """One provider's outage is no other's."""
-    subject.trip()
+    await subject.trip()
 
-    subject.breakers.acquire("other").success()
+    (await subject.breakers.acquire("other")).success()
 
     assert subject.breakers.can_try("other")
     assert not subject.breakers.can_try("p")
 
 
 @pytest.mark.parametrize("waited_s", [0.0, 1.0, 31.5])
-def test_an_open_circuit_says_when_to_come_back(subject, waited_s):
+async def test_an_open_circuit_says_when_to_come_back(subject, waited_s):
     """The time that is told is the time until the next probe, to the moment."""
-    subject.trip()
+    await subject.trip()
     subject.clock.advance(waited_s)
 
-    assert subject.refusal().retry_after_s == POLICY.open_s - waited_s
+    assert (await subject.refusal()).retry_after_s == POLICY.open_s - waited_s
     subject.clock.advance(POLICY.open_s - waited_s)
     assert subject.breakers.can_try("p")
-    subject.acquire()
+    await subject.acquire()
 
 
-def test_one_probe_of_fifty_goes_through_when_half_open(subject):
+async def test_one_probe_of_fifty_goes_through_when_half_open(subject):
     """A provider that is coming back is not met by everybody at once."""
-    subject.trip()
+    await subject.trip()
     subject.rest()
     permits, refusals = [], []
 
     for _ in range(50):
         try:
-            permits.append(subject.acquire())
+            permits.append(await subject.acquire())
         except CircuitOpen as refused:
             refusals.append(refused)
 
@@ -138,92 +158,92 @@ def test_one_probe_of_fifty_goes_through_when_half_open(subject):
     assert not subject.breakers.can_try("p")
 
 
-def test_asking_whether_a_call_is_worth_a_try_takes_no_probe(subject):
+async def test_asking_whether_a_call_is_worth_a_try_takes_no_probe(subject):
     """Selection looks at every route, and calls one."""
-    subject.trip()
+    await subject.trip()
     subject.rest()
 
     assert all(subject.breakers.can_try("p") for _ in range(3))
     assert subject.states == [CircuitState.OPEN]
-    subject.acquire()
+    await subject.acquire()
 
 
-def test_a_probe_that_succeeds_closes_the_circuit(subject):
+async def test_a_probe_that_succeeds_closes_the_circuit(subject):
     """And what was counted before is forgotten."""
-    subject.trip()
+    await subject.trip()
     subject.rest()
 
-    subject.succeed()
-    subject.fail(POLICY.failures - 1)
+    await subject.succeed()
+    await subject.fail(POLICY.failures - 1)
 
-    assert subject.is_closed
+    assert await subject.is_closed()
     assert subject.states == [CircuitState.OPEN, CircuitState.HALF_OPEN, CircuitState.CLOSED]
 
 
-def test_a_probe_that_fails_opens_the_circuit_for_the_whole_time_again(subject):
+async def test_a_probe_that_fails_opens_the_circuit_for_the_whole_time_again(subject):
     """One failure is enough."""
-    subject.trip()
+    await subject.trip()
     subject.rest()
 
-    subject.fail()
+    await subject.fail()
 
-    assert subject.refusal().retry_after_s == POLICY.open_s
+    assert (await subject.refusal()).retry_after_s == POLICY.open_s
     assert subject.states == [CircuitState.OPEN, CircuitState.HALF_OPEN, CircuitState.OPEN]
 
 
-def test_an_abandoned_call_counts_for_nothing_while_closed(subject):
+async def test_an_abandoned_call_counts_for_nothing_while_closed(subject):
     """A client that leaves says nothing of the provider."""
-    subject.fail(POLICY.failures - 1)
+    await subject.fail(POLICY.failures - 1)
     for _ in range(20):
-        subject.acquire().abandon()
-    subject.fail()
+        (await subject.acquire()).abandon()
+    await subject.fail()
 
     assert subject.states == [CircuitState.OPEN]
 
 
-def test_an_abandoned_call_from_before_changes_nothing_while_open(subject):
+async def test_an_abandoned_call_from_before_changes_nothing_while_open(subject):
     """Nor does one that was begun before the circuit opened."""
-    early = subject.acquire()
-    subject.trip()
+    early = await subject.acquire()
+    await subject.trip()
 
     early.abandon()
 
-    assert subject.refusal().retry_after_s == POLICY.open_s
+    assert (await subject.refusal()).retry_after_s == POLICY.open_s
     assert subject.states == [CircuitState.OPEN]
 
 
-def test_an_abandoned_probe_frees_its_place(subject):
+async def test_an_abandoned_probe_frees_its_place(subject):
     """Otherwise one lost client would keep a provider shut for ever."""
-    subject.trip()
+    await subject.trip()
     subject.rest()
-    subject.acquire().abandon()
+    (await subject.acquire()).abandon()
     assert subject.states == [CircuitState.OPEN, CircuitState.HALF_OPEN]
 
-    subject.succeed()
+    await subject.succeed()
 
     assert subject.states[-1] is CircuitState.CLOSED
 
 
-def test_abandoning_a_call_from_before_does_not_free_the_probes_place(subject):
+async def test_abandoning_a_call_from_before_does_not_free_the_probes_place(subject):
     """Only the probe itself can give its place away."""
-    early = subject.acquire()
-    subject.trip()
+    early = await subject.acquire()
+    await subject.trip()
     subject.rest()
-    subject.acquire()
+    await subject.acquire()
 
     early.abandon()
 
-    assert subject.refusal().retry_after_s > 0
+    assert (await subject.refusal()).retry_after_s > 0
 
 
 @pytest.mark.parametrize("outcome", ["success", "failure"])
 @pytest.mark.parametrize("has_probe", [True, False])
-def test_late_news_of_calls_from_before_decides_nothing_while_half_open(subject, outcome, has_probe):
+async def test_late_news_of_calls_from_before_decides_nothing_while_half_open(subject, outcome, has_probe):
     """They tell how the provider was, not how it is."""
-    early = [subject.acquire() for _ in range(10)]
-    subject.trip()
+    early = [await subject.acquire() for _ in range(10)]
+    await subject.trip()
     subject.rest()
-    probe = subject.acquire()
+    probe = await subject.acquire()
     if not has_probe:
         probe.abandon()
 
@@ -235,22 +255,22 @@ def test_late_news_of_calls_from_before_decides_nothing_while_half_open(subject,
 
 
 @pytest.mark.parametrize("outcome", ["success", "failure"])
-def test_late_news_of_calls_from_before_neither_closes_nor_prolongs_an_open_circuit(subject, outcome):
+async def test_late_news_of_calls_from_before_neither_closes_nor_prolongs_an_open_circuit(subject, outcome):
     """The time to rest runs from the moment of opening."""
-    early = subject.acquire()
-    subject.trip()
+    early = await subject.acquire()
+    await subject.trip()
     subject.clock.advance(8.0)
 
     getattr(early, outcome)()
 
-    assert subject.refusal().retry_after_s == POLICY.open_s - 8.0
+    assert (await subject.refusal()).retry_after_s == POLICY.open_s - 8.0
     assert subject.states == [CircuitState.OPEN]
 
 
-def test_a_failure_told_after_a_success_counts(subject):
+async def test_a_failure_told_after_a_success_counts(subject):
     """A provider that begins to answer and breaks off has failed."""
     for _ in range(POLICY.failures):
-        permit = subject.acquire()
+        permit = await subject.acquire()
         permit.success()
         permit.failure()
         permit.abandon()
@@ -258,49 +278,82 @@ def test_a_failure_told_after_a_success_counts(subject):
     assert subject.states == [CircuitState.OPEN]
 
 
-def test_a_probe_that_breaks_off_after_its_first_token_counts_in_the_new_window(subject):
+async def test_a_probe_that_breaks_off_after_its_first_token_counts_in_the_new_window(subject):
     """It has closed the circuit, and is the first failure after."""
-    subject.trip()
+    await subject.trip()
     subject.rest()
-    probe = subject.acquire()
+    probe = await subject.acquire()
     probe.success()
     probe.failure()
     assert subject.states[-1] is CircuitState.CLOSED
 
-    subject.fail(POLICY.failures - 1)
+    await subject.fail(POLICY.failures - 1)
 
     assert subject.states[-1] is CircuitState.OPEN
 
 
-def test_with_a_limit_of_one_every_failure_opens(kind):
+async def test_with_a_limit_of_one_every_failure_opens(kind):
     """The smallest policy there is."""
     subject = Subject(kind, BreakerPolicy(failures=1, window=1, open_s=1.0))
 
-    subject.fail()
+    await subject.fail()
 
-    assert subject.refusal().retry_after_s == 1.0
+    assert (await subject.refusal()).retry_after_s == 1.0
 
 
-def test_a_thousand_rejections_leave_nothing_behind(subject):
+async def test_a_thousand_rejections_leave_nothing_behind(subject):
     """A rejection must not keep the frames of those before it alive."""
-    subject.trip()
+    await subject.trip()
     for _ in range(10):
-        subject.refusal()
+        await subject.refusal()
 
-    def rejections(count):
+    async def rejections(count):
         gc.collect()
         tracemalloc.start()
         before = len(gc.get_objects()), tracemalloc.get_traced_memory()[0]
         for _ in range(count):
             with suppress(CircuitOpen):
-                subject.acquire()
+                await subject.acquire()
         gc.collect()
         after = len(gc.get_objects()), tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
         return after[0] - before[0], after[1] - before[1]
 
-    objects, size_bytes = rejections(1000)
+    objects, size_bytes = await rejections(1000)
 
     assert objects < 50
     assert size_bytes < 20_000
     assert subject.states == [CircuitState.OPEN]
+
+
+@pytest.mark.parametrize("rested", [True, False])
+async def test_an_operator_s_word_closes_an_open_circuit(subject, rested):
+    """Who knows that the provider is well again need not wait."""
+    await subject.trip()
+    if rested:
+        subject.rest()
+        await subject.acquire()
+
+    subject.breakers.reset("p")
+
+    assert subject.states[-1] is CircuitState.CLOSED
+    assert await subject.is_closed()
+
+
+async def test_a_reset_forgets_the_failures_of_a_closed_circuit(subject):
+    """As if the provider had not been called yet."""
+    await subject.fail(POLICY.failures - 1)
+
+    subject.breakers.reset("p")
+    await subject.fail(POLICY.failures - 1)
+
+    assert subject.states == []
+
+
+async def test_how_a_circuit_stands_can_be_asked(subject):
+    """With the time until the next call can be made."""
+    assert subject.breakers.circuit("p") == Circuit(provider="p", state=CircuitState.CLOSED, wait_s=0.0)
+    await subject.trip()
+    subject.clock.advance(8.0)
+
+    assert subject.breakers.circuit("p") == Circuit(provider="p", state=CircuitState.OPEN, wait_s=POLICY.open_s - 8.0)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.caching import Purges
 from domain.chat import Chunk
 from domain.generation import COPIES, RECORD_OVERHEAD_BYTES, Generation, Opened, Sealed, State
 from domain.ports import Recording
@@ -34,8 +35,13 @@ UNIT_BYTES = recording(1, 0.0).generation.size_bytes
 class Subject:
     def __init__(self, max_entries=3, max_units=6):
         self.clock = FakeClock()
+        self.purges = Purges(TTL_S)
         self.cache = MemoryResponseCache(
-            max_entries=max_entries, max_bytes=max_units * UNIT_BYTES, ttl_s=TTL_S, unix_now=self.clock
+            max_entries=max_entries,
+            max_bytes=max_units * UNIT_BYTES,
+            ttl_s=TTL_S,
+            purges=self.purges,
+            unix_now=self.clock,
         )
 
     async def put(self, key, units=1):

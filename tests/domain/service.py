@@ -7,7 +7,7 @@ from itertools import count
 from domain.admission import Slots
 from domain.answer import CacheStatus
 from domain.breaker import BreakerPolicy
-from domain.caching import parse_cache_control
+from domain.caching import Purges, parse_cache_control
 from domain.chat import Caller, ChatRequest, Chunk
 from domain.failover import Deadlines, Failover, RetryPolicy
 from domain.fingerprint import CacheScope
@@ -16,11 +16,13 @@ from domain.leading import Leaders
 from domain.lifecycle import Ask, Lifecycle, Policy
 from domain.limiting import Rate
 from domain.selection import Model, Route
+from domain.sessions import Conversations, SessionBounds
 from domain.tracking import Tracker
 from infrastructure.memory.generation_log import MemoryGenerationLog
 from infrastructure.memory.generations import Generations
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
+from infrastructure.memory.session_store import MemorySessionStore
 from tests.fakes import FakeCircuitBreakers, RememberedEvents, ScriptedProvider
 from tests.loops import settle
 
@@ -47,9 +49,16 @@ class Service:
             policy=BreakerPolicy(failures=1, window=1, open_s=1024.0), publish=publish, clock=clock
         )
         memory = {"max_entries": 100, "max_bytes": 10**6, "ttl_s": TTL_S}
-        self.l1 = MemoryResponseCache(**memory, unix_now=clock)
-        self.l2 = MemoryResponseCache(**memory, unix_now=clock)
+        self.purges = Purges(TTL_S)
+        self.l1 = MemoryResponseCache(**memory, purges=self.purges, unix_now=clock)
+        self.l2 = MemoryResponseCache(**memory, purges=self.purges, unix_now=clock)
         self.log = MemoryGenerationLog(Generations(**memory, clock=clock))
+        self.sessions = MemorySessionStore(
+            bounds=SessionBounds(max_messages=6, max_bytes=4096, ttl_s=TTL_S),
+            begun_s=512.0,
+            max_sessions=100,
+            unix_now=clock,
+        )
         self.limiter = MemoryRateLimiter(rates={"standard": rate} if rate else {}, publish=publish, clock=clock)
         self.slots = Slots(limit=LIMIT, limit_per_user=limit_per_user)
         self.leaders = Leaders(
@@ -68,7 +77,10 @@ class Service:
             unix_now=clock,
             grace_s=GRACE_S,
         )
-        ids = count()
+        ids, turns = count(), count()
+        self.conversations = Conversations(
+            store=self.sessions, log=self.log, publish=publish, new_id=lambda: f"t{next(turns)}", limit_s=512.0
+        )
         self.lifecycle = Lifecycle(
             policy=Policy(
                 models={"m": Model(name="m", routes=(Route(provider="a", model="a-1", usd_per_mtok_out=1.0), B))},
@@ -81,6 +93,7 @@ class Service:
             limiter=self.limiter,
             breakers=self.breakers,
             leaders=self.leaders,
+            conversations=self.conversations,
             tracker=Tracker(1.0, publish, clock),
             publish=publish,
             new_id=lambda: f"g{next(ids)}",
@@ -88,11 +101,17 @@ class Service:
             unix_now=clock,
         )
 
-    async def ask(self, caller=ANN, cache_control="", thread_id="t", **changes):
+    async def ask(self, caller=ANN, cache_control="", thread_id="t", session_id=None, **changes):
         """The answer to the question, with `changes`."""
-        directives = parse_cache_control(cache_control)
-        request = replace(QUESTION, **changes)
-        return await self.lifecycle.ask(Ask(request=request, caller=caller, thread_id=thread_id, directives=directives))
+        return await self.lifecycle.ask(
+            Ask(
+                request=replace(QUESTION, **changes),
+                caller=caller,
+                thread_id=thread_id,
+                directives=parse_cache_control(cache_control),
+                session_id=session_id,
+            )
+        )
 
     async def asked(self, **how):
         """The whole exchange: where the answer came from, and the last record of it."""

@@ -11,8 +11,8 @@ from domain.breaker import BreakerPolicy, CircuitState, Signal, Window, next_sta
 CLOSED, HALF_OPEN, OPEN = CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN
 EXPECTED = {
     CLOSED: {Signal.TRIPPED: OPEN},
-    OPEN: {Signal.RESTED: HALF_OPEN},
-    HALF_OPEN: {Signal.SUCCEEDED: CLOSED, Signal.FAILED: OPEN, Signal.TRIPPED: OPEN},
+    OPEN: {Signal.RESTED: HALF_OPEN, Signal.RESET: CLOSED},
+    HALF_OPEN: {Signal.SUCCEEDED: CLOSED, Signal.FAILED: OPEN, Signal.TRIPPED: OPEN, Signal.RESET: CLOSED},
 }
 
 

@@ -238,7 +238,7 @@ async def test_an_open_circuit_costs_no_call_and_no_wait():
     policy = BreakerPolicy(failures=4, window=4, open_s=64.0)
     subject = Subject((ProviderTimeout("is silent"),), WHOLE, WHOLE, policy=policy)
     for _ in range(4):
-        subject.breakers.acquire("b").failure()
+        (await subject.breakers.acquire("b")).failure()
 
     await subject.answer()
 
@@ -265,7 +265,7 @@ async def test_a_circuit_that_opens_between_two_attempts_ends_them():
 async def test_all_circuits_open_is_all_providers_down():
     """And no timeout, though nobody was asked."""
     subject = Subject(WHOLE, policy=BreakerPolicy(failures=1, window=1, open_s=64.0))
-    subject.breakers.acquire("a").failure()
+    (await subject.breakers.acquire("a")).failure()
 
     failure = await subject.failed(AllProvidersDown)
 
@@ -471,7 +471,7 @@ async def test_a_cancelled_answer_leaves_the_provider_and_says_nothing_of_it(whe
 async def test_a_cancelled_probe_gives_its_place_to_the_next():
     """A half-open circuit does not wait for a client that is gone."""
     subject = Subject((asyncio.Event(),), policy=BreakerPolicy(failures=1, window=1, open_s=1.0))
-    subject.breakers.acquire("a").failure()
+    (await subject.breakers.acquire("a")).failure()
     await asyncio.sleep(1.0)
     running = asyncio.create_task(subject.answer())
     await settle()

@@ -213,7 +213,7 @@ async def test_stopping_a_stream_that_has_not_begun_seals_it():
 async def test_a_failure_is_sealed_with_its_reasons_and_frees_everything():
     """Every reader gets the same error."""
     service = Service((ProviderUnavailable("is down"),))
-    service.breakers.acquire("b").failure()
+    (await service.breakers.acquire("b")).failure()
     service.breakers.told.clear()
 
     _, sealed = await service.asked()

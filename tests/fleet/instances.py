@@ -3,8 +3,10 @@
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
+from tests.proxies import Proxy
+from tests.redis_servers import RedisServer
 from tests.serving import SETTINGS, Service
 from tests.simulation import Simulation
 
@@ -59,3 +61,32 @@ def fleet(simulation: Simulation, *redis_urls: str, **settings: str):
     finally:
         for instance in instances:
             instance.end()
+
+
+class Fleet:
+    """Three instances over one Redis, which the first reaches through `proxy`; whatever is done to them, they go on."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self.redis = RedisServer()
+        self.proxy = Proxy(self.redis.port)
+        self._urls = [f"redis://127.0.0.1:{self.proxy.port}", self.redis.url, self.redis.url]
+        with ThreadPoolExecutor() as starting:
+            self.instances = list(starting.map(self._start, self._urls))
+
+    def replace_lost(self) -> None:
+        """In the place of each instance that was killed there is a new one."""
+        for at, instance in enumerate(self.instances):
+            if not instance.is_alive:
+                self.instances[at] = self._start(self._urls[at])
+
+    def close(self) -> None:
+        """All have ended as an operator would end them, and Redis is gone."""
+        with ExitStack() as ending:
+            ending.callback(self.redis.close)
+            ending.callback(self.proxy.close)
+            for instance in self.instances:
+                ending.callback(instance.end)
+
+    def _start(self, url: str) -> Instance:
+        return Instance(self._simulation, url)

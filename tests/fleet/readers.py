@@ -100,14 +100,27 @@ async def session():
 
 
 @asynccontextmanager
-async def reading(instances, number, **how):
-    """So many readers under way, spread over the instances, each with a question of its own."""
+async def reading(instances, number, *, followers=0, **how):
+    """So many readers under way, spread over the instances, each with a question of its own.
+
+    The first of them have a follower each, who asks the same at the next instance.
+    """
     async with session() as each:
         readers = [Reader(each, instances, at % len(instances), **how) for at in range(number)]
-        async with asyncio.TaskGroup() as group:
-            for reader in readers:
-                group.create_task(reader.run())
-            async with asyncio.timeout(LIMIT_S):
-                for reader in readers:
-                    await reader.begun.wait()
+        async with asyncio.TaskGroup() as group, asyncio.timeout(LIMIT_S) as limit:
+            await _begin(group, readers)
+            readers += [
+                Reader(each, instances, (reader.at + 1) % len(instances), reader.query, **how)
+                for reader in readers[:followers]
+            ]
+            await _begin(group, readers[number:])
+            limit.reschedule(None)
             yield readers
+
+
+async def _begin(group, readers):
+    """Each of them is being answered."""
+    for reader in readers:
+        group.create_task(reader.run())
+    for reader in readers:
+        await reader.begun.wait()

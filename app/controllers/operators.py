@@ -1,0 +1,51 @@
+"""/admin: what those may do who have the operator's key."""
+
+from typing import Any
+
+from litestar import Controller, Request, post, route
+from litestar.params import FromPath
+
+from app.bodies import read_body
+from app.clients import until_client_leaves
+from app.dependencies import HttpPolicyDep, OperatorDep, WarmingDep
+from app.headers import READ
+from app.operating import parse_purge_body, parse_questions, told_circuit, told_purge
+from app.threads import thread_id_of
+from domain.fingerprint import scope_named
+from domain.warming import Warmed
+
+Http = Request[Any, Any, Any]
+
+
+class OperatorController(Controller):
+    """The cache and the circuits, in an operator's hands."""
+
+    tags = ("Operators",)
+
+    @post("/admin/cache/purge", status_code=200)
+    async def purge(self, request: Http, operator: OperatorDep, policy: HttpPolicyDep) -> dict[str, Any]:
+        """Empty the cache of all instances: of one model, of one scope, or altogether."""
+        body = parse_purge_body(await read_body(request, policy.max_request_bytes))
+        scope = None if body.scope is None else scope_named(body.scope)
+        return told_purge(await operator.purge(body.model, scope))
+
+    @post("/admin/cache/warm", status_code=200)
+    async def warm(self, request: Http, warming: WarmingDep, policy: HttpPolicyDep) -> Warmed:
+        """Ask questions ahead, one a line as for POST /v1/stream, and say what became of them.
+
+        A client that leaves wants no more of them asked.
+        """
+        body = await read_body(request, policy.max_request_bytes)
+        questions = parse_questions(body, policy.max_query_chars)
+        async with until_client_leaves(request.receive):
+            return await warming.warm(questions, thread_id_of(request))
+
+    @route("/admin/circuits", http_method=READ)
+    async def circuits(self, operator: OperatorDep) -> dict[str, Any]:
+        """How each provider's circuit stands."""
+        return {"circuits": [told_circuit(circuit) for circuit in operator.circuits()]}
+
+    @post("/admin/circuits/{provider:str}/reset", status_code=200)
+    async def reset(self, operator: OperatorDep, provider: FromPath[str]) -> dict[str, Any]:
+        """Close a provider's circuit, on all instances."""
+        return told_circuit(operator.reset(provider))

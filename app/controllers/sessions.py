@@ -1,0 +1,57 @@
+"""/v1/sessions: what is kept of a conversation."""
+
+from typing import Any
+
+from litestar import Controller, HttpMethod, Request, delete, get, route
+from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+
+from app.authentication import caller_of
+from app.dependencies import ConversationsDep
+from app.errors import encode_json
+from app.headers import SESSION_ID
+from app.threads import own_thread_id
+from domain.errors import UnknownSession
+
+Http = Request[Any, Any, Any]
+
+
+class SessionController(Controller):
+    """Conversations, for their owners alone."""
+
+    tags = ("Sessions",)
+
+    @route("/v1/sessions/{session_id:str}", http_method=HttpMethod.OPTIONS, include_in_schema=False)
+    async def allow(self) -> ASGIResponse:
+        """Say which methods there are, as for streams."""
+        return ASGIResponse(status_code=204, headers={"allow": "DELETE, GET, OPTIONS"})
+
+    @get("/v1/sessions/{session_id:str}")
+    async def read(self, request: Http, conversations: ConversationsDep, session_id: FromPath[str]) -> ASGIResponse:
+        """Read the messages that are kept of a conversation, and until when they are."""
+        own_thread_id(request)
+        conversation = await conversations.read(_checked(session_id), caller_of(request))
+        body = {
+            "session_id": conversation.session_id,
+            "messages": conversation.messages,
+            "expires_at": int(conversation.expires_at_s),
+        }
+        headers = {"content-type": "application/json", "cache-control": "no-store"}
+        return ASGIResponse(body=encode_json(body), headers=headers)
+
+    @delete("/v1/sessions/{session_id:str}", status_code=204)
+    async def forget(self, request: Http, conversations: ConversationsDep, session_id: FromPath[str]) -> None:
+        """Forget a conversation; what is being answered in it is not kept either."""
+        own_thread_id(request)
+        await conversations.forget(_checked(session_id), caller_of(request))
+
+
+def _checked(session_id: str) -> str:
+    """The id, which can be one.
+
+    Raises:
+        UnknownSession: no conversation can have it.
+    """
+    if not SESSION_ID.fullmatch(session_id):
+        raise UnknownSession(session_id)
+    return session_id

@@ -1,0 +1,140 @@
+"""Conversations in this process's memory."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from uuid import uuid4
+
+from domain.chat import Turn
+from domain.errors import UnknownSession
+from domain.ports import Conversation
+from domain.sessions import SessionBounds
+from infrastructure.turns import decode_turn, encode_turn
+
+
+class _Kept(NamedTuple):
+    message_count: int
+    data: bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class _Session:
+    """Turns by their ids, the oldest first."""
+
+    owner: str
+    birth_id: str
+    expires_at_s: float = 0.0
+    turns: OrderedDict[str, _Kept] = field(default_factory=OrderedDict)
+    gone_count: int = 0
+    message_count: int = 0
+    size_bytes: int = 0
+
+    def exceeds(self, bounds: SessionBounds) -> bool:
+        return self.message_count > bounds.max_messages or self.size_bytes > bounds.max_bytes
+
+    def add(self, turn_id: str, turn: _Kept) -> None:
+        self.turns[turn_id] = turn
+        self._count(turn, 1)
+
+    def drop_oldest(self) -> None:
+        _, turn = self.turns.popitem(last=False)
+        self.gone_count += 1
+        self._count(turn, -1)
+
+    def _count(self, turn: _Kept, sign: int) -> None:
+        self.message_count += sign * turn.message_count
+        self.size_bytes += sign * len(turn.data)
+
+
+class MemorySessionStore:
+    """Keeps the `max_sessions` conversations used last, each within `bounds`; those without a turn for `begun_s`."""
+
+    def __init__(
+        self, *, bounds: SessionBounds, begun_s: float, max_sessions: int, unix_now: Callable[[], float]
+    ) -> None:
+        self._bounds = bounds
+        self._begun_s = begun_s
+        self._max_sessions = max_sessions
+        self._unix_now = unix_now
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    async def open(self, session_id: str, owner: str) -> Conversation:
+        """The conversation, which begins if there is none; it has been used now.
+
+        Raises:
+            UnknownSession: it is somebody else's.
+        """
+        self._drop_expired(session_id)
+        session = self._sessions.setdefault(session_id, _Session(owner=owner, birth_id=uuid4().hex))
+        if session.owner != owner:
+            raise UnknownSession(session_id)
+        self._use(session_id, session)
+        return _conversation(session_id, session)
+
+    async def read(self, session_id: str, owner: str) -> Conversation:
+        """The conversation, as it was left.
+
+        Raises:
+            UnknownSession: there is none, or it is somebody else's.
+        """
+        return _conversation(session_id, self._owned(session_id, owner))
+
+    async def append(self, turn: Turn) -> None:
+        """All messages of the turn are kept, once; the oldest turns go for them."""
+        self._drop_expired(turn.session_id)
+        session = self._sessions.get(turn.session_id)
+        if session is None or session.birth_id != turn.birth_id:
+            return
+        if turn.turn_id in session.turns or turn.place < session.gone_count:
+            return
+        session.add(turn.turn_id, _Kept(len(turn.messages), encode_turn(turn.messages)))
+        while session.exceeds(self._bounds):
+            session.drop_oldest()
+        self._use(turn.session_id, session)
+
+    async def forget(self, session_id: str, owner: str) -> None:
+        """The conversation is gone.
+
+        Raises:
+            UnknownSession: there was none, or it is somebody else's.
+        """
+        self._owned(session_id, owner)
+        del self._sessions[session_id]
+
+    def _owned(self, session_id: str, owner: str) -> _Session:
+        self._drop_expired(session_id)
+        session = self._sessions.get(session_id)
+        if session is None or session.owner != owner:
+            raise UnknownSession(session_id)
+        return session
+
+    def _use(self, session_id: str, session: _Session) -> None:
+        """It lasts from now on, and is the last to go."""
+        has_had_turns = session.gone_count or session.turns
+        session.expires_at_s = self._unix_now() + (self._bounds.ttl_s if has_had_turns else self._begun_s)
+        self._sessions.move_to_end(session_id)
+        if len(self._sessions) > self._max_sessions:
+            self._sessions.popitem(last=False)
+
+    def _drop_expired(self, session_id: str) -> None:
+        """That conversation is gone if its time has passed, and so are those used least lately whose time has."""
+        now_s = self._unix_now()
+        session = self._sessions.get(session_id)
+        if session is not None and session.expires_at_s <= now_s:
+            del self._sessions[session_id]
+        while self._sessions and next(iter(self._sessions.values())).expires_at_s <= now_s:
+            self._sessions.popitem(last=False)
+
+
+def _conversation(session_id: str, session: _Session) -> Conversation:
+    return Conversation(
+        session_id=session_id,
+        birth_id=session.birth_id,
+        turn_count=session.gone_count + len(session.turns),
+        messages=tuple(message for turn in session.turns.values() for message in decode_turn(turn.data)),
+        expires_at_s=session.expires_at_s,
+    )

@@ -1,0 +1,54 @@
+"""What Redis does with a conversation in one step; its one key is described in session_store.py."""
+
+from infrastructure.redis.client import Script
+
+OPEN = Script("""
+local owner = redis.call('HGET', KEYS[1], 'owner')
+if owner ~= ARGV[1] then
+    if ARGV[2] == '' or redis.call('EXISTS', KEYS[1]) == 1 then return {} end
+    redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'birth', ARGV[2], 'version', ARGV[4],
+        'first', 0, 'next', 0, 'messages', 0, 'bytes', 0)
+end
+if ARGV[2] ~= '' then
+    local is_begun = redis.call('HGET', KEYS[1], 'next') == '0'
+    redis.call('PEXPIRE', KEYS[1], is_begun and ARGV[5] or ARGV[3])
+end
+return {redis.call('PTTL', KEYS[1]), redis.call('HGETALL', KEYS[1])}
+""")
+"""KEYS session; ARGV owner, birth of one that begins (empty: none begins), ttl_ms, version, ttl_ms of one that has had
+no turn: time left and fields, or nothing."""
+
+APPEND = Script("""
+local key, turn_id, count, turn = KEYS[1], ARGV[3], ARGV[4], ARGV[5]
+local held = redis.call('HMGET', key, 'version', 'birth', 'first', 'next', 'messages', 'bytes')
+if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] or redis.call('HEXISTS', key, 'seen:' .. turn_id) == 1 then return 0 end
+local first, next = tonumber(held[3]), tonumber(held[4])
+if tonumber(ARGV[9]) < first then return 0 end
+local messages, bytes, gone = held[5] + count, held[6] + #turn, {}
+local function is_too_much() return messages > tonumber(ARGV[6]) or bytes > tonumber(ARGV[7]) end
+while first < next and is_too_much() do
+    local oldest = redis.call('HMGET', key, 'turn:' .. first, 'count:' .. first, 'id:' .. first)
+    messages, bytes = messages - oldest[2], bytes - #oldest[1]
+    gone[#gone + 1] = {'turn:' .. first, 'count:' .. first, 'id:' .. first, 'seen:' .. oldest[3]}
+    first = first + 1
+end
+if is_too_much() then
+    first, messages, bytes = next + 1, 0, 0
+else
+    redis.call('HSET', key, 'turn:' .. next, turn, 'count:' .. next, count, 'id:' .. next, turn_id,
+        'seen:' .. turn_id, '')
+end
+for _, fields in ipairs(gone) do redis.call('HDEL', key, unpack(fields)) end
+redis.call('HSET', key, 'first', first, 'next', next + 1, 'messages', messages, 'bytes', bytes)
+redis.call('PEXPIRE', key, ARGV[8])
+return 1
+""")
+"""KEYS session; ARGV version, birth, turn id, how many messages, the messages, most messages, most bytes, ttl_ms,
+place. Sent again, it does nothing twice. It writes nothing before it has read all: what is damaged stays as it was.
+"""
+
+FORGET = Script("""
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+""")
+"""KEYS session; ARGV owner: 1 if it was there."""
