@@ -38,6 +38,7 @@ def serve(host: str, port: int, workers: int) -> None:
         _refuse(f"--workers {workers}: 1 is right while everything is in process memory, which workers do not share")
     for sentence in settings.unknown_variables:
         click.echo(f"weir: {sentence}", err=True)
+    _check_redis(settings)
     _serve(settings, host, port, lambda url: click.echo(f"weir: serving at {url}", err=True))
 
 
@@ -65,12 +66,17 @@ def simulate(port: int) -> None:
 
 @main.command()
 def check() -> None:
-    """Read the configuration, try each provider, and say what is right and what is not."""
+    """Read the configuration, try Redis and each provider, and say what is right and what is not."""
     from app.checking import check_providers  # noqa: PLC0415  # brings the SDKs, which take a second to load
 
     settings, catalogue = _configuration(os.environ)
     for sentence in (*settings.unknown_variables, *catalogue.left_out):
         click.echo(f"  note  {sentence}")
+    if settings.redis_url:
+        missing = _check_redis(settings)
+        click.echo(
+            f"  fails redis {missing}; until it is there, an instance serves alone" if missing else "  ok    redis"
+        )
     can_serve = asyncio.run(check_providers(settings, catalogue, click.echo))
     click.echo("weir can serve" if can_serve else "weir could not serve: no provider can be used")
     sys.exit(0 if can_serve else 1)
@@ -79,6 +85,18 @@ def check() -> None:
 def _configuration(environ: Mapping[str, str]) -> tuple[Settings, Catalogue]:
     try:
         return read_configuration(environ)
+    except ConfigurationError as error:
+        _refuse(*error.problems)
+
+
+def _check_redis(settings: Settings) -> str | None:
+    """Why Redis can't be used just now; one that will never do is refused."""
+    if not settings.redis_url:
+        return None
+    from app.container import check_redis  # noqa: PLC0415  # the other commands start faster without it
+
+    try:
+        return asyncio.run(check_redis(settings.redis_url))
     except ConfigurationError as error:
         _refuse(*error.problems)
 

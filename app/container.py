@@ -8,7 +8,9 @@ from dependency_injector import containers, providers
 from ulid import ULID
 
 from app.dependencies import HttpPolicy
+from config.accepted import REDIS_URL
 from config.catalogue import Catalogue, Kind, ProviderConfig
+from config.errors import ConfigurationError
 from config.settings import Settings
 from domain.admission import Slots
 from domain.answer import CacheStatus
@@ -25,6 +27,7 @@ from infrastructure.memory.generation_log import MemoryGenerationLog
 from infrastructure.memory.generations import Generations
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
+from infrastructure.redis.checking import RedisUnusable, check
 from infrastructure.redis.client import RedisClient
 from infrastructure.redis.connection import connect as connect_redis
 from infrastructure.redis.generation_log import RedisGenerationLog
@@ -54,6 +57,20 @@ def _adapter(kind: Kind) -> Callable[[str, str, float], Provider]:
     from infrastructure.providers.openai import OpenAIProvider  # noqa: PLC0415  # see above
 
     return OpenAIProvider
+
+
+async def check_redis(url: str) -> str | None:
+    """Why the Redis at `url` can't be used just now; None: it can, or there is none.
+
+    Raises:
+        ConfigurationError: it will never do; the one problem names the variable.
+    """
+    if not url:
+        return None
+    try:
+        return await check(connect_redis(url).commands, is_cluster=url.startswith("redis+cluster:"))
+    except RedisUnusable as unusable:
+        raise ConfigurationError((f"WEIR_REDIS_URL={REDIS_URL.show(url)}: it {unusable}",)) from unusable
 
 
 def _rates(settings: Settings) -> dict[str, Rate]:
