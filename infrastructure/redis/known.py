@@ -16,6 +16,7 @@ class Known:
     `is_alone`: another has gone on without what was told here, or Redis has been away for long: this one is finished in
     memory, for those who read it here.
     `unanswered_count`: so many beats Redis has not answered for it.
+    `is_to_stop`: its leader has been asked to stop it, and may not have heard.
     `is_unread`: nobody here was reading it when it was last looked at, and `seen_count` records were written then.
     """
 
@@ -30,6 +31,7 @@ class Known:
     is_dirty: bool = False
     is_alone: bool = False
     unanswered_count: int = 0
+    is_to_stop: bool = False
     is_unread: bool = False
     seen_count: int = 0
     settling: asyncio.Future[None] | None = None
