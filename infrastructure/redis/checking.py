@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisClusterException, RedisError, ResponseError
 
 from infrastructure.redis.client import Connection, RedisAway
 
@@ -40,6 +40,8 @@ async def check(connection: Connection, *, is_cluster: bool) -> str | None:
         answer = error
     finally:
         await connection.aclose()
+    if isinstance(answer, NoPermissionError):
+        return None  # who may not ask what it is may use it all the same
     if isinstance(answer, Exception):
         return _away(answer)
     _check_server(answer, is_cluster=is_cluster)
@@ -68,5 +70,5 @@ def _check_server(server: Mapping[str, Any], *, is_cluster: bool) -> None:
     mode, version = server.get("redis_mode", "standalone"), str(server.get("redis_version", ""))
     if mode in _OTHER_MODES and not is_cluster:
         raise RedisUnusable(_OTHER_MODES[mode])
-    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
-        raise RedisUnusable(f"is version {version or 'unknown'}: {_NEEDED}")
+    if version and tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
+        raise RedisUnusable(f"is version {version}: {_NEEDED}")

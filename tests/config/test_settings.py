@@ -94,7 +94,20 @@ def test_the_domain_s_own_defaults_are_those_of_the_environment():
 
 def test_every_variable_is_under_one_of_the_claims_below():
     """A variable added to the table without a range here would go untested."""
-    assert set(STATED) == set(RANGES) | set(CHOICES) | {"WEIR_CATALOGUE", "WEIR_RATE_ANONYMOUS"}
+    elsewhere = {"WEIR_CATALOGUE", "WEIR_RATE_ANONYMOUS", "WEIR_LOG_LINGER_MS", "WEIR_REDIS_URL"}
+    assert set(STATED) == set(RANGES) | set(CHOICES) | elsewhere
+
+
+@pytest.mark.parametrize(("given", "linger_s"), [("0", 0.0), ("5", 0.005), ("1000", 1.0)])
+def test_milliseconds_are_read_as_seconds(given, linger_s):
+    """Inside there is one unit of time."""
+    assert read_settings({"WEIR_LOG_LINGER_MS": given}).log_linger_s == linger_s
+
+
+@pytest.mark.parametrize("given", ["-1", "1001", "soon"])
+def test_milliseconds_have_a_range_too(given):
+    with pytest.raises(ConfigurationError, match="WEIR_LOG_LINGER_MS"):
+        read_settings({"WEIR_LOG_LINGER_MS": given})
 
 
 @pytest.mark.parametrize("name", RANGES)
