@@ -28,7 +28,7 @@ class RedisServer:
         self.process = subprocess.Popen(
             [*command, "--save", "", "--appendonly", "no", *self.options], stdout=subprocess.DEVNULL
         )
-        while self.ask("PING") != b"+PONG\r\n":
+        while not self.ask("PING").startswith((b"+PONG", b"-NOAUTH")):
             if self.process.poll() is not None:
                 raise RuntimeError(f"redis-server ended with code {self.process.returncode}")
 

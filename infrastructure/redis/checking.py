@@ -9,6 +9,7 @@ from infrastructure.redis.client import RedisAway
 from infrastructure.redis.connection import connect
 
 OLDEST = (6, 2)
+_NEEDED = f"{OLDEST[0]}.{OLDEST[1]} or newer is needed"
 _TIMEOUT_S = 2.0
 _KEY = "weir:check"
 _TRY = "redis.call('SET', KEYS[1], 1, 'PX', 1000) return redis.call('INFO', 'server')"
@@ -18,6 +19,13 @@ _UNFIT: tuple[tuple[type[Exception], str], ...] = (
     (ReadOnlyError, "it is a replica, which nobody can write to: its primary's address is right"),
     (ResponseError, "it does not let our user run scripts and INFO, and write keys that begin with weir:"),
 )
+_WORDS = {
+    "mode is not enabled": "it is no cluster: redis:// is right",
+    "unknown command 'SENTINEL'": "it is no sentinel: redis:// is right",
+    "unknown command 'EVAL'": "it is a sentinel: redis+sentinel://HOST[:PORT],…/SERVICE is right",
+    "unknown command `HELLO`": f"it is older than Redis 6: {_NEEDED}",
+}
+"""What they say who know nothing of what we ask for."""
 
 
 class RedisUnreachable(Exception):
@@ -43,7 +51,7 @@ async def check_redis(url: str) -> str:
         raise RedisUnfit("it is one node of a cluster: redis+cluster:// is right")
     version = about["redis_version"]
     if tuple(map(int, version.split(".")[:2])) < OLDEST:
-        raise RedisUnfit(f"it is Redis {version}: {'.'.join(map(str, OLDEST))} or newer is needed")
+        raise RedisUnfit(f"it is Redis {version}: {_NEEDED}")
     return f"Valkey {about['valkey_version']}" if "valkey_version" in about else f"Redis {version}"
 
 
@@ -62,9 +70,11 @@ async def _ask(url: str) -> dict[str, str]:
 
 
 def _told(failure: Exception) -> RedisUnfit | RedisUnreachable:
+    said = f"{failure} {failure.__cause__}"
+    for words, sentence in _WORDS.items():
+        if words in said:
+            return RedisUnfit(sentence)
     for kind, sentence in _UNFIT:
         if isinstance(failure, kind) or isinstance(failure.__cause__, kind):
             return RedisUnfit(sentence)
-    if "mode is not enabled" in str(failure):
-        return RedisUnfit("it is no cluster: redis:// is right")
     return RedisUnreachable("it does not answer")

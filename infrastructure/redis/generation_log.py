@@ -195,9 +195,14 @@ class RedisGenerationLog:
             self._writer.check(known)
         else:
             self._follower.fetch(known)
+            if known.is_to_stop:
+                self._client.submit("PUBLISH", STOPS, known.generation_id).add_done_callback(unheard)
 
     async def request_stop(self, generation_id: str) -> None:
-        """Whoever leads the generation has been asked to stop it."""
+        """Whoever leads the generation has been asked to stop it, and will be again for as long as it is read here."""
+        known = self._roll.get(generation_id)
+        if known is not None:
+            known.is_to_stop = True
         with suppress(*NO_ANSWER):
             await self._client.submit("PUBLISH", STOPS, generation_id)
 

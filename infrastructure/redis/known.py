@@ -17,6 +17,7 @@ class Known:
     memory, for those who read it here.
     `unanswered_count`: so many beats Redis has not answered for it.
     `has_lapsed`: Redis has lost its lease.
+    `is_to_stop`: its leader has been asked to stop it, and may not have heard.
     `is_unread`: nobody here was reading it when it was last looked at, and `seen_count` records were written then.
     """
 
@@ -32,6 +33,7 @@ class Known:
     is_alone: bool = False
     has_lapsed: bool = False
     unanswered_count: int = 0
+    is_to_stop: bool = False
     is_unread: bool = False
     seen_count: int = 0
     settling: asyncio.Future[None] | None = None

@@ -3,12 +3,17 @@
 import os
 import re
 import subprocess
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, contextmanager
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 import pytest
 
+from config.errors import ConfigurationError
+from config.settings import read_settings
 from infrastructure.redis.checking import RedisUnfit, check_redis
-from tests.app.asking import STREAM, connected
+from tests.app import metrics
+from tests.app.asking import STREAM, connected, of_type
 from tests.app.test_cli import KEY, WEIR, weir
 from tests.redis_servers import RedisCluster, RedisServer, free_port
 from tests.serving import serving
@@ -34,7 +39,74 @@ def address(servers, name, scheme="redis", user=""):
     """The address of a server's first node."""
     server = servers[name]
     port = server.nodes[0].port if name == "cluster" else server.port
-    return f"{scheme}://{user}127.0.0.1:{port}"
+    return f"{scheme}://{user}127.0.0.1:{port}{'/weir' if scheme == 'redis+sentinel' else ''}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:6379",
+        "http://localhost:6379",
+        "redis://",
+        "redis://host:port",
+        "redis://host/first",
+        "redis+sentinel://host:26379",
+        "redis+cluster://a:1,b:x",
+        "redis://user:sesame@host:port",
+    ],
+)
+def test_a_url_that_cannot_be_right_is_refused(url):
+    """With the variable, what was given but for its secrets, and what would be accepted."""
+    with pytest.raises(ConfigurationError) as refused:
+        read_settings({"WEIR_REDIS_URL": url})
+
+    [problem] = refused.value.problems
+    assert problem.startswith("WEIR_REDIS_URL='")
+    assert "redis://, rediss:// or redis+cluster://" in problem
+    assert "sesame" not in problem
+
+
+class OldRedis(StreamRequestHandler):
+    """Answers as a server of `version` would, to whoever wants to know who it is."""
+
+    version = ""
+
+    def handle(self):
+        while words := self._command():
+            self.wfile.write(self._answer(words))
+
+    def _command(self):
+        count = int(self.rfile.readline()[1:] or 0)
+        words = []
+        for _ in range(count):
+            size = int(self.rfile.readline()[1:])
+            words.append(self.rfile.read(size + 2)[:-2].upper())
+        return words
+
+    def _answer(self, words):
+        match words[0]:
+            case b"HELLO" if self.version < "6":
+                return b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n"
+            case b"HELLO":
+                return b"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n"
+            case b"EVAL":
+                text = f"# Server\r\nredis_version:{self.version}\r\nredis_mode:standalone\r\n".encode()
+                return b"$%d\r\n%b\r\n" % (len(text), text)
+        return b"+OK\r\n"
+
+
+@contextmanager
+def old_redis(version):
+    """The URL of one."""
+    handler = type("Redis", (OldRedis,), {"version": version})
+    with ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        serving_thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        serving_thread.start()
+        try:
+            yield f"redis://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            serving_thread.join()
 
 
 @pytest.mark.parametrize(
@@ -46,6 +118,7 @@ def address(servers, name, scheme="redis", user=""):
         ("replica", "redis", "", "it is a replica"),
         ("cluster", "redis", "", "it is one node of a cluster: redis+cluster:// is right"),
         ("plain", "redis+cluster", "", "it is no cluster: redis:// is right"),
+        ("plain", "redis+sentinel", "", "it is no sentinel: redis:// is right"),
     ],
 )
 async def test_what_is_wrong_with_one_that_will_never_do_is_told(servers, name, scheme, user, said):
@@ -96,6 +169,13 @@ def test_check_fails_when_redis_does_not_answer(simulator):
     assert NO_ANSWER in done.stdout
 
 
+@pytest.mark.parametrize("version", ["5.0.14", "6.1.240"])
+async def test_one_that_is_too_old_will_not_do(version):
+    """What its scripts and streams lack would only be found in the middle of an answer."""
+    with old_redis(version) as url, pytest.raises(RedisUnfit, match=r"6\.2 or newer is needed"):
+        await check_redis(url)
+
+
 async def test_one_that_does_not_answer_is_missed_and_not_needed(simulator):
     """The service starts, answers, says that it is degraded, and stays ready."""
     with serving(simulator, WEIR_REDIS_URL=f"redis://127.0.0.1:{free_port()}") as service:
@@ -134,3 +214,23 @@ async def test_several_workers_are_one_service_with_redis(simulator, servers):
         served.terminate()
         served.communicate(timeout=20)
     assert simulator.counters("openai")["calls"] == 1
+
+
+async def test_an_instance_starts_without_redis_and_finds_it_later(simulator):
+    """It says that it is degraded, and answers; when Redis comes, it says so and is one of many."""
+    port = free_port()
+    with serving(simulator, WEIR_REDIS_URL=f"redis://127.0.0.1:{port}") as service:
+        async with connected(service.url) as client:
+            await metrics.until(client, "sse_degraded", lambda value: value == 1, component="redis")
+            alone = await client.ask(STREAM)
+            server = RedisServer(port=port)
+            try:
+                await metrics.until(client, "sse_degraded", lambda value: value == 0, component="redis")
+                query = "shared"
+                shared = await client.ask(STREAM, query)
+                server.until("*1\r\n", "KEYS", "weir:cache:response:*")
+            finally:
+                server.close()
+
+    assert of_type(alone.events, "complete")
+    assert of_type(shared.events, "complete")

@@ -1,29 +1,38 @@
 import pytest
 
-from tests.fleet.instances import Fleet
+from tests.fleet.instances import Fleet, fleet
 from tests.redis_servers import RedisServer
 
 
 @pytest.fixture(scope="session")
-def fleet_session(simulation):
-    """Three instances for all tests; that they end well, after all that was done to them, is part of the test."""
+def fleet_session(simulation, redis_session):
+    """Three instances for all tests that do not end them; that they end well is part of the test."""
+    with fleet(simulation, *[redis_session.url] * 3) as instances:
+        yield instances
+
+
+@pytest.fixture
+def instances(fleet_session, simulator, redis_server):
+    """Three instances, and simulated providers of which nothing was asked yet."""
+    return fleet_session
+
+
+@pytest.fixture(scope="session")
+def faults_session(simulation):
+    """Three instances to which anything may be done; that they end well after it is part of the test.
+
+    They are not those above: a proxy in this process is now and then later than an instance waits for Redis.
+    """
     fleet = Fleet(simulation)
     yield fleet
     fleet.close()
 
 
 @pytest.fixture
-def three(fleet_session, simulator):
+def three(faults_session, simulator):
     """A whole fleet, and simulated providers of which nothing was asked yet."""
-    fleet_session.replace_lost()
-    return fleet_session
-
-
-@pytest.fixture
-def instances(three):
-    """The three instances of that fleet, with a Redis that holds no answers."""
-    three.redis.flush()
-    return three.instances
+    faults_session.replace_lost()
+    return faults_session
 
 
 @pytest.fixture

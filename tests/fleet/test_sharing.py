@@ -60,12 +60,12 @@ async def test_who_joins_late_gets_the_beginning_too(instances, simulator):
     assert following.headers["x-stream-id"] == leading.stream_id
 
 
-async def test_what_one_has_answered_all_can_answer(three, instances, simulator):
-    """From the second tier first, then from the instance's own memory. It is stored a moment after its end."""
+async def test_what_one_has_answered_all_can_answer(instances, simulator, redis_server):
+    """From the second tier first, then from the instance's own memory."""
     query = question()
     async with connected(instances[0].url) as first, connected(instances[1].url) as second:
         asked = await first.ask(STREAM, query)
-        three.redis.until("weir:cache:response:", "KEYS", "weir:cache:response:*")
+        redis_server.until("*1\r\n", "KEYS", "weir:cache:response:*")
         hits = [await second.ask(STREAM, query) for _ in range(2)]
 
     assert [hit.headers["x-cache"] for hit in hits] == ["l2", "l1"]

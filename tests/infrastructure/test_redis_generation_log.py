@@ -9,6 +9,7 @@ from domain.chat import Chunk
 from domain.generation import Sealed, State
 from domain.ports import Recording
 from infrastructure.redis.keys import followed_key, lease_key, log_key, stream_key, tag_of
+from infrastructure.redis.wire import encode_record
 from infrastructure.redis.writer import UNKEPT_MS
 from tests.contracts.test_generation_log import QUESTION, opened
 from tests.redis_instances import TTL_S, redis_instances, until
@@ -82,3 +83,23 @@ async def claimed_anew(instance):
     while not (claim := await instance.log.claim(opened("b"), QUESTION)).lease:
         pass
     return claim
+
+
+@pytest.mark.parametrize("value", [b"garbage", b"", encode_record(DONE), encode_record(Chunk("x"))[:-1]])
+async def test_a_log_that_cannot_be_read_is_not_found(redis_server, value):
+    """Whatever somebody has put there, nobody gets an error."""
+    async with redis_instances(redis_server.url, "one") as [one]:
+        await one.client.submit("SET", stream_key("g"), "q")
+        await one.client.submit("XADD", log_key("q", "g"), "1-0", "r", value)
+
+        assert await one.log.find("g") is None
+
+
+async def test_whose_answer_it_is_is_known_elsewhere(redis_server):
+    """Another scope's stream is refused by whichever instance is asked for it."""
+    private = replace(opened("g"), scope="user:a", user="a")
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        await one.log.claim(private, QUESTION)
+        found = await two.log.find("g")
+
+    assert (found.opened.scope, found.opened.user) == ("user:a", "a")

@@ -56,14 +56,6 @@ async def test_what_was_put_is_got_until_its_time_has_passed(instance, clock, te
     assert await instance.cache.get("f") is None
 
 
-async def test_a_newer_answer_takes_the_place_of_the_older(instance):
-    """There is one answer to a question."""
-    for text in ("old", "new"):
-        await instance.cache.put("f", recording(text))
-
-    assert (await instance.cache.get("f")).generation.records[1] == Chunk("new")
-
-
 @pytest.mark.parametrize(
     "value",
     [
