@@ -1,5 +1,6 @@
 """The only module that knows which adapter stands behind which port."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -26,6 +27,7 @@ from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
 from infrastructure.retry_delays import full_jitter_delays
 from infrastructure.telemetry.health import Health
+from infrastructure.telemetry.lines import Lines
 from infrastructure.telemetry.log import EventLog, make_log
 from infrastructure.telemetry.metrics import PrometheusMetrics
 
@@ -66,7 +68,10 @@ class Container(containers.DeclarativeContainer):
     clock = providers.Object(time.monotonic)
     unix_now = providers.Object(time.time)
 
-    log = providers.Singleton(make_log, level=settings.provided.log.level, form=settings.provided.log.format)
+    log_lines = providers.Singleton(lambda: Lines(sys.stdout.buffer))
+    log = providers.Singleton(
+        make_log, level=settings.provided.log.level, form=settings.provided.log.format, lines=log_lines
+    )
     event_log = providers.Singleton(EventLog, log=log, events=events)
 
     providers_by_name = providers.Singleton(

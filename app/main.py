@@ -95,6 +95,7 @@ def _lifespan(container: Container) -> Any:
             await container.leaders().close()
             for provider in container.providers_by_name().values():
                 await provider.close()
+            container.log_lines().flush()
 
     return lifespan
 

@@ -24,6 +24,7 @@ from domain.events import (
     StageTimed,
 )
 from domain.generation import State
+from infrastructure.telemetry.lines import Lines
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -42,10 +43,10 @@ _REFUSED = "the provider refused the request"
 Log = structlog.typing.FilteringBoundLogger
 
 
-def make_log(*, level: str, form: str) -> Log:
-    """A logger that writes lines of at least `level` to stdout, in `form` json or console."""
+def make_log(*, level: str, form: str, lines: Lines) -> Log:
+    """A logger that writes lines of at least `level`, in `form` json to `lines` or for the console to stdout."""
     wrapped: Log = structlog.wrap_logger(
-        structlog.BytesLogger(sys.stdout.buffer) if form == "json" else structlog.PrintLogger(sys.stdout),
+        lines if form == "json" else structlog.PrintLogger(sys.stdout),
         processors=[_json_line]
         if form == "json"
         else [*_STAMPS, structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())],
