@@ -8,7 +8,7 @@ from importlib import metadata
 from dependency_injector import containers, providers
 from ulid import ULID
 
-from app.dependencies import HttpPolicy
+from app.dependencies import HttpPolicy, Service
 from config.catalogue import Catalogue, Kind, ProviderConfig
 from config.settings import Settings
 from domain.admission import Slots
@@ -177,6 +177,7 @@ class Container(containers.DeclarativeContainer):
         settings,
         catalogue,
     )
+    service = providers.Singleton(Service, lifecycle=lifecycle, policy=http_policy)
 
 
 def container_for(settings: Settings, catalogue: Catalogue) -> Container:

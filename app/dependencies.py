@@ -24,6 +24,14 @@ class HttpPolicy:
     began_at_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Who answers, and what the controllers are told: one dependency, as each takes the framework long."""
+
+    lifecycle: Lifecycle
+    policy: HttpPolicy
+
+
 class HealthChecks(Protocol):
     """What /health tells."""
 
@@ -47,6 +55,7 @@ class Metrics(Protocol):
         ...
 
 
+ServiceDep = NamedDependency[SkipValidation[Service]]
 LifecycleDep = NamedDependency[SkipValidation[Lifecycle]]
 HttpPolicyDep = NamedDependency[SkipValidation[HttpPolicy]]
 HealthDep = NamedDependency[SkipValidation[HealthChecks]]

@@ -32,10 +32,7 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = list(message["headers"])
-                if not any(name == b"x-thread-id" for name, _ in headers):
-                    headers.append((b"x-thread-id", scope["state"]["thread_id"].encode()))
-                message["headers"] = headers
+                message["headers"] = [*message["headers"], (b"x-thread-id", scope["state"]["thread_id"].encode())]
             await send(message)
 
         try:

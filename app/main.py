@@ -13,7 +13,7 @@ from app.container import Container
 from app.controllers.completions import CompletionController
 from app.controllers.operations import OperationsController
 from app.controllers.streams import StreamController
-from app.dependencies import HealthChecks, HttpPolicy, LifecycleDep, Metrics
+from app.dependencies import HealthChecks, HttpPolicy, Metrics, Service
 from app.edge import Edge
 from app.errors import ClientGone, on_client_gone, on_http_exception, on_weir_error
 from app.openapi import CompleteDocument, openapi_config
@@ -57,14 +57,17 @@ def _document(container: Container, policy: HttpPolicy) -> CompleteDocument:
 def _dependencies(container: Container) -> dict[str, Provide]:
     """What handlers may ask for by name.
 
-    No two of them are ready to be asked for at once: the framework would do that in a task group, and take longer for
-    it than for all else that it does for a request.
+    A handler asks for one of them: two that are ready at once the framework asks for in a task group, and takes longer
+    for it than for all else that it does for a request.
     """
+
+    def service() -> Service:
+        return container.service()
 
     def lifecycle() -> Lifecycle:
         return container.lifecycle()
 
-    def policy(lifecycle: LifecycleDep) -> HttpPolicy:  # noqa: ARG001  # it only comes after it
+    def policy() -> HttpPolicy:
         return container.http_policy()
 
     def health() -> HealthChecks:
@@ -74,6 +77,7 @@ def _dependencies(container: Container) -> dict[str, Provide]:
         return container.metrics()
 
     named: dict[str, Callable[..., Any]] = {
+        "service": service,
         "lifecycle": lifecycle,
         "policy": policy,
         "health": health,

@@ -37,6 +37,8 @@ _TURNED_AWAY_IN = {
     "all_providers_down": "4",
 }
 _HIT_IN = {"l1": "2.1", "l2": "2.2"}
+_DETAILS = frozenset({RequestAdmitted, CacheHit, Coalesced, ExchangeEnded, StageTimed})
+"""What only the level debug writes; at others a hit does not pay for what would be written."""
 _REFUSED = "the provider refused the request"
 """Stands for the provider's own words, which are for the client: they may quote the prompt."""
 
@@ -91,7 +93,8 @@ class EventLog:
             DefectFound: self._defect,
         }
         for kind, listener in listeners.items():
-            events.subscribe(kind, listener)
+            if kind not in _DETAILS or log.is_enabled_for(LEVELS["debug"]):
+                events.subscribe(kind, listener)
 
     def _admitted(self, event: RequestAdmitted) -> None:
         self._log.debug("request admitted", thread_id=event.thread_id, stage="CP.4", requested=event.model)
