@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from litestar import Request
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
@@ -26,10 +27,20 @@ class HttpPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """Who answers, and what the controllers are told: one dependency, as each takes the framework long."""
+    """Who answers, and what the controllers are told.
+
+    It is in the application's state, not among the dependencies: for a stored answer the framework would take as long
+    to hand it over as we do to find that.
+    """
 
     lifecycle: Lifecycle
     policy: HttpPolicy
+
+
+def service_of(request: Request[Any, Any, Any]) -> Service:
+    """The service that the request is for."""
+    service: Service = request.app.state.service
+    return service
 
 
 class HealthChecks(Protocol):
@@ -55,7 +66,6 @@ class Metrics(Protocol):
         ...
 
 
-ServiceDep = NamedDependency[SkipValidation[Service]]
 LifecycleDep = NamedDependency[SkipValidation[Lifecycle]]
 HttpPolicyDep = NamedDependency[SkipValidation[HttpPolicy]]
 HealthDep = NamedDependency[SkipValidation[HealthChecks]]

@@ -13,7 +13,7 @@ from app.container import Container
 from app.controllers.completions import CompletionController
 from app.controllers.operations import OperationsController
 from app.controllers.streams import StreamController
-from app.dependencies import HealthChecks, HttpPolicy, Metrics, Service
+from app.dependencies import HealthChecks, HttpPolicy, Metrics
 from app.edge import Edge
 from app.errors import ClientGone, on_client_gone, on_http_exception, on_weir_error
 from app.openapi import CompleteDocument, openapi_config
@@ -61,9 +61,6 @@ def _dependencies(container: Container) -> dict[str, Provide]:
     for it than for all else that it does for a request.
     """
 
-    def service() -> Service:
-        return container.service()
-
     def lifecycle() -> Lifecycle:
         return container.lifecycle()
 
@@ -77,7 +74,6 @@ def _dependencies(container: Container) -> dict[str, Provide]:
         return container.metrics()
 
     named: dict[str, Callable[..., Any]] = {
-        "service": service,
         "lifecycle": lifecycle,
         "policy": policy,
         "health": health,
@@ -88,11 +84,11 @@ def _dependencies(container: Container) -> dict[str, Provide]:
 
 def _lifespan(container: Container) -> Any:
     @asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncGenerator[None]:
+    async def lifespan(app: Litestar) -> AsyncGenerator[None]:
         container.event_log()
         container.metrics()
         container.health()
-        container.lifecycle()
+        app.state.service = container.service()
         try:
             yield
         finally:

@@ -10,7 +10,7 @@ from litestar.types import ASGIApp
 from app.authentication import caller_of
 from app.bodies import parse_stream_body, read_json
 from app.completion_chunks import CompletionChunks
-from app.dependencies import LifecycleDep, ServiceDep
+from app.dependencies import LifecycleDep, service_of
 from app.headers import STREAM_HEADERS, answer_headers, header
 from app.named_events import NamedEvents, replay
 from app.responses import Whole
@@ -36,8 +36,9 @@ class StreamController(Controller):
         return ASGIResponse(status_code=204, headers={"allow": "DELETE, GET, OPTIONS"})
 
     @post("/v1/stream", status_code=200)
-    async def ask(self, request: Http, service: ServiceDep) -> ASGIApp:
+    async def ask(self, request: Http) -> ASGIApp:
         """Ask, and be answered in named events: status, chunk, and at last complete or error."""
+        service = service_of(request)
         policy = service.policy
         body, chat = parse_stream_body(await read_json(request, policy.max_request_bytes), policy.max_query_chars)
         directives = parse_cache_control(header(request.scope, b"cache-control"))
@@ -53,7 +54,6 @@ class StreamController(Controller):
     async def join(  # noqa: PLR0917  # the framework passes by name
         self,
         request: Http,
-        service: ServiceDep,
         stream_id: FromPath[str],
         last_event_id: FromQuery[str | None] = None,
         last_event_id_header: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
@@ -62,6 +62,7 @@ class StreamController(Controller):
     ) -> ASGIApp:
         """Join a stream from its start, or rejoin it after the event that was seen last."""
         _check_form(format)
+        service = service_of(request)
         after = _event_number(last_event_id_header or last_event_id)
         is_given = own_thread_id(request) is not None
         thread_id = thread_id_of(request)
