@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from domain.values import value
+
 Json: TypeAlias = Any
 """Whatever JSON can say; it passes through unread."""
 
@@ -11,7 +13,7 @@ WHOLE_REASONS = frozenset({"stop", "length", "tool_calls", "function_call"})
 """The finish reasons of an answer that ended by itself, and may be kept; not those of a filter."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Caller:
     """Who asks: `user` for limits and ownership, `tenant` for sharing, `tier` for rates."""
 
@@ -20,7 +22,7 @@ class Caller:
     tier: str = "anonymous"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class ChatRequest:
     """What is to be completed, in the words of OpenAI's Chat Completions.
 

@@ -2,22 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar
 
 from domain.breaker import CircuitState
 from domain.generation import Sealed
-
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-def event(cls: type[T]) -> type[T]:
-    """A value that the type checker keeps frozen: at run time that would take three times as long to build."""
-    return dataclass(slots=True, kw_only=True)(cls)
+from domain.values import value
 
 
-@event
+@value
 class RequestAdmitted:
     """A request has its slot."""
 
@@ -25,7 +17,7 @@ class RequestAdmitted:
     model: str
 
 
-@event
+@value
 class RequestTurnedAway:
     """A request was refused, for the reason that `code` names."""
 
@@ -34,7 +26,7 @@ class RequestTurnedAway:
     tier: str
 
 
-@event
+@value
 class CacheHit:
     """A stored answer is served from `tier` (l1, l2)."""
 
@@ -42,14 +34,14 @@ class CacheHit:
     tier: str
 
 
-@event
+@value
 class CacheMiss:
     """No stored answer would do."""
 
     thread_id: str
 
 
-@event
+@value
 class Coalesced:
     """A request follows a generation that is under way."""
 
@@ -57,14 +49,14 @@ class Coalesced:
     generation_id: str
 
 
-@event
+@value
 class RateChecked:
     """A caller's bucket was asked, by way of `path` (local, redis)."""
 
     path: str
 
 
-@event
+@value
 class AttemptEnded:
     """One try at a provider is over: `outcome` is ok, cancelled, or the kind of failure."""
 
@@ -75,7 +67,7 @@ class AttemptEnded:
     reason: str | None = None
 
 
-@event
+@value
 class FailedOver:
     """A request was taken from one provider to the next, in `phase` first_token or midstream."""
 
@@ -85,7 +77,7 @@ class FailedOver:
     phase: str
 
 
-@event
+@value
 class CircuitChanged:
     """A provider's circuit has come into `state`."""
 
@@ -93,7 +85,7 @@ class CircuitChanged:
     state: CircuitState
 
 
-@event
+@value
 class GenerationSealed:
     """A generation has ended as `sealed` says."""
 
@@ -102,7 +94,7 @@ class GenerationSealed:
     sealed: Sealed
 
 
-@event
+@value
 class FirstChunkServed:
     """A client has been sent its first chunk, `seconds` after it asked."""
 
@@ -111,7 +103,7 @@ class FirstChunkServed:
     seconds: float
 
 
-@event
+@value
 class AnswerServed:
     """A client has been sent all it will get; `cache` is where it came from, `is_whole` whether nothing is missing."""
 
@@ -125,7 +117,7 @@ class AnswerServed:
     saved_usd: float = 0.0
 
 
-@event
+@value
 class ExchangeEnded:
     """A client's exchange is over: `endpoint` is the route's template, `duration_s` lasts to the last byte."""
 
@@ -136,7 +128,7 @@ class ExchangeEnded:
     duration_s: float
 
 
-@event
+@value
 class StageTimed:
     """A tracked request has spent `duration_s` in `stage`; `error_type` when the stage ended it."""
 
@@ -146,7 +138,7 @@ class StageTimed:
     error_type: str | None = None
 
 
-@event
+@value
 class DefectFound:
     """Something happened that cannot: a defect of ours, under the thread id that finds it."""
 
@@ -154,6 +146,7 @@ class DefectFound:
     error: BaseException
 
 
+T = TypeVar("T")
 Publish = Callable[[Any], None]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from functools import cache
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -25,6 +25,7 @@ from domain.events import (
     RequestTurnedAway,
     StageTimed,
 )
+from infrastructure.telemetry.tallies import Count, Counts, Spread, Spreads
 
 _CIRCUIT_LEVELS = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 _SLOT_REFUSALS = {"at_capacity", "too_many_connections"}
@@ -132,18 +133,22 @@ class PrometheusMetrics:
 
         events.subscribe(GenerationSealed, sealed)
 
-    def _counter(self, name: str, text: str) -> Counter:
-        return Counter(name, text, registry=self._registry)
+    def _counter(self, name: str, text: str) -> Count:
+        return self._counters(name, text)()
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, registry=self._registry)
 
-    def _counters(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
-        """A counter for each set of labels; the library takes longer to find one than to count."""
-        return cache(Counter(name, text, labels, registry=self._registry).labels)
+    def _counters(self, name: str, text: str, *labels: str) -> Callable[..., Count]:
+        """A counter for each set of labels; finding one takes longer than counting."""
+        counts = Counts(name, text, labels)
+        self._registry.register(counts)
+        return cache(counts.of)
 
     def _gauges(self, name: str, text: str, *labels: str) -> Callable[..., Gauge]:
         return cache(Gauge(name, text, labels, registry=self._registry).labels)
 
-    def _histograms(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Callable[..., Histogram]:
-        return cache(Histogram(name, text, labels, buckets=buckets, registry=self._registry).labels)
+    def _histograms(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Callable[..., Spread]:
+        spreads = Spreads(name, text, buckets, labels)
+        self._registry.register(spreads)
+        return cache(spreads.of)
