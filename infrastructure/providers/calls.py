@@ -13,7 +13,7 @@ _NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 
 
 class Reply(aiohttp.ClientResponse):
-    """A response whose headers can be forgotten: a tenth of what a stream holds while it lasts."""
+    """A response whose headers can be forgotten: nobody reads them while the stream lasts."""
 
     def forget_headers(self) -> None:
         """The headers have been read."""

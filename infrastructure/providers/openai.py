@@ -29,7 +29,7 @@ class OpenAIProvider:
     time of an answer nor the number of streams.
 
     The SDK says where to and with which headers. Streams do not go its own way: it validates every message and option,
-    for half of what a call costs us, and its layers hold 9 KB for each stream that is open (perf/results.md).
+    for half of what a call costs us, and its layers hold 8 KB for each stream that is open (perf/results.md).
     """
 
     def __init__(self, base_url: str, api_key: str, connect_timeout_s: float) -> None:
