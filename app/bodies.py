@@ -146,8 +146,7 @@ def parse_stream_body(body: bytes, max_query_chars: int) -> tuple[StreamBody, Ch
         else [{"role": message.role, "content": message.content} for message in parsed.messages]
     )
     _check_text("messages" if parsed.query is None else "query", messages, max_query_chars)
-    given = ((name, getattr(parsed, name)) for name in _OPTIONS)
-    options = {name: value for name, value in given if value is not None}
+    options = {name: value for name in _OPTIONS if (value := getattr(parsed, name)) is not None}
     return parsed, ChatRequest(model=parsed.model, messages=tuple(messages), options=options, provider=parsed.provider)
 
 

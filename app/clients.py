@@ -1,8 +1,7 @@
 """Clients that leave, and clients that stay without reading."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from typing import Self
 
 from litestar.types import Message, Receive, Send
 
@@ -13,22 +12,34 @@ PATIENCE_S = 60.0
 
 
 class Client:
-    """The other end of an exchange, whose task is cancelled when it leaves or stops reading."""
+    """The other end of an exchange. What is done inside this context is cancelled, once, when it is gone.
 
-    __slots__ = ("_loop", "_task", "_timer", "_waits_since_s", "is_gone")
+    It is gone when it disconnects or, being sent something patiently, stops reading. Leaving the context raises:
+        ClientGone: the client is gone.
+    """
 
-    def __init__(self, task: "asyncio.Task[None]") -> None:
-        self._task = task
+    __slots__ = ("_inside", "_loop", "_receive", "_timer", "_waits_since_s", "_watcher", "is_gone")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._waits_since_s: float | None = None
         self.is_gone = False
 
-    def leave(self) -> None:
-        """The client is gone; what is done for it ends, once."""
-        if not self.is_gone:
-            self.is_gone = True
-            self._task.cancel()
+    async def __aenter__(self) -> Self:
+        inside = asyncio.current_task()
+        assert inside is not None  # noqa: S101  # a coroutine runs in a task
+        self._inside = inside
+        self._watcher = self._loop.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._watcher.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if isinstance(error, asyncio.CancelledError) and self.is_gone and not self._inside.uncancel():
+            raise ClientGone from None
 
     def patient(self, send: Send) -> Send:
         """As `send`, to a client that leaves when it does not read; one timer watches over all of it."""
@@ -41,42 +52,19 @@ class Client:
         self._timer = self._loop.call_later(PATIENCE_S, self._look)
         return send_patiently
 
-    def close(self) -> None:
-        """Nothing is watched any more."""
-        if self._timer is not None:
-            self._timer.cancel()
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self.is_gone:
+            self.is_gone = True
+            self._inside.cancel()
 
     def _look(self) -> None:
         since_s, now_s = self._waits_since_s, self._loop.time()
         if since_s is not None and now_s - since_s >= PATIENCE_S:
-            self.leave()
+            self._leave()
         else:
             self._timer = self._loop.call_later((since_s or now_s) + PATIENCE_S - now_s, self._look)
-
-
-@asynccontextmanager
-async def until_client_leaves(receive: Receive) -> AsyncGenerator[Client]:
-    """Cancel what is inside, once, when the client disconnects or stops reading.
-
-    Raises:
-        ClientGone: the client is gone.
-    """
-    inside = asyncio.current_task()
-    assert inside is not None  # noqa: S101  # a coroutine runs in a task
-    client = Client(inside)
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        client.leave()
-
-    watcher = asyncio.get_running_loop().create_task(watch())
-    try:
-        yield client
-    except asyncio.CancelledError:
-        if not client.is_gone or inside.uncancel():
-            raise
-        raise ClientGone from None
-    finally:
-        watcher.cancel()
-        client.close()

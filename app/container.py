@@ -1,5 +1,6 @@
 """The only module that knows which adapter stands behind which port."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -7,7 +8,7 @@ from importlib import metadata
 from dependency_injector import containers, providers
 from ulid import ULID
 
-from app.dependencies import HttpPolicy
+from app.dependencies import HttpPolicy, Service
 from config.catalogue import Catalogue, Kind, ProviderConfig
 from config.settings import Settings
 from domain.admission import Slots
@@ -43,6 +44,7 @@ from infrastructure.redis.session_store import RedisSessionStore
 from infrastructure.redis.subscriptions import Subscriptions
 from infrastructure.retry_delays import full_jitter_delays
 from infrastructure.telemetry.health import Health
+from infrastructure.telemetry.lines import Lines
 from infrastructure.telemetry.log import EventLog, make_log
 from infrastructure.telemetry.metrics import PrometheusMetrics
 
@@ -103,7 +105,10 @@ class Container(containers.DeclarativeContainer):
     unix_now = providers.Object(time.time)
     new_id = providers.Object(lambda: str(ULID()))
 
-    log = providers.Singleton(make_log, level=settings.provided.log.level, form=settings.provided.log.format)
+    log_lines = providers.Singleton(lambda: Lines(sys.stdout.buffer))
+    log = providers.Singleton(
+        make_log, level=settings.provided.log.level, form=settings.provided.log.format, lines=log_lines
+    )
     event_log = providers.Singleton(EventLog, log=log, events=events)
 
     providers_by_name = providers.Singleton(
@@ -345,6 +350,7 @@ class Container(containers.DeclarativeContainer):
         settings,
         catalogue,
     )
+    service = providers.Singleton(Service, lifecycle=lifecycle, policy=http_policy)
 
 
 def container_for(settings: Settings, catalogue: Catalogue) -> Container:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from litestar import Request
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
@@ -27,6 +28,24 @@ class HttpPolicy:
     models: Mapping[str, str]
     began_at_s: float
     operator_key: OperatorKey | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Who answers, and what the controllers are told.
+
+    It is in the application's state, not among the dependencies: for a stored answer the framework would take as long
+    to hand it over as we do to find that.
+    """
+
+    lifecycle: Lifecycle
+    policy: HttpPolicy
+
+
+def service_of(request: Request[Any, Any, Any]) -> Service:
+    """The service that the request is for."""
+    service: Service = request.app.state.service
+    return service
 
 
 class HealthChecks(Protocol):
@@ -57,7 +76,6 @@ class Metrics(Protocol):
         ...
 
 
-LifecycleDep = NamedDependency[SkipValidation[Lifecycle]]
 OperatorDep = NamedDependency[SkipValidation[Operator]]
 WarmingDep = NamedDependency[SkipValidation[Warming]]
 ConversationsDep = NamedDependency[SkipValidation[Conversations]]

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from time import perf_counter
+from typing import Any
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.sse import STREAM, EventStream
 from app.threads import begin_thread
 from domain.events import ExchangeEnded, Publish
 
@@ -32,14 +34,15 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = list(message["headers"])
-                if not any(name == b"x-thread-id" for name, _ in headers):
-                    headers.append((b"x-thread-id", scope["state"]["thread_id"].encode()))
-                message["headers"] = headers
+                message["headers"] = [*message["headers"], (b"x-thread-id", scope["state"]["thread_id"].encode())]
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_thread)
+            stream: EventStream | None = scope["state"].pop(STREAM, None)
+            if stream is not None:
+                _let_go(scope)
+                await stream.run(receive, send_with_thread)
         finally:
             self._publish(
                 ExchangeEnded(
@@ -50,3 +53,11 @@ class Edge:
                     duration_s=self._clock() - began_s,
                 )
             )
+
+
+def _let_go(scope: Scope) -> None:
+    """The scope has what is needed at the end: headers and what the framework has noted would stay for minutes."""
+    noted: Any = scope
+    needed = {"state": {"thread_id": noted["state"]["thread_id"]}, "path_template": noted.get("path_template")}
+    noted.clear()
+    noted.update(needed)

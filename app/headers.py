@@ -28,7 +28,10 @@ def raw(headers: Mapping[str, str]) -> RawHeaders:
 
 def header(scope: Scope, name: bytes) -> str | None:
     """The first value of that header of the request; its name is given in lower case."""
-    return next((value.decode("latin-1") for other, value in scope["headers"] if other == name), None)
+    for other, value in scope["headers"]:
+        if other == name:
+            return value.decode("latin-1")
+    return None
 
 
 STREAM_HEADERS = raw(
@@ -42,9 +45,8 @@ COMPLETION_HEADERS = raw({"content-type": "application/json", "cache-control": "
 
 
 def answer_headers(answer: Answer) -> RawHeaders:
-    """Who and what this answer is, where it came from and what the caller has left."""
+    """What this answer is, where it came from and what the caller has left; every response's thread id comes later."""
     headers = [
-        (b"x-thread-id", answer.thread_id.encode()),
         (b"x-stream-id", answer.stream_id.encode()),
         (b"x-cache", answer.cache.encode()),
     ]

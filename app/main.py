@@ -16,13 +16,12 @@ from app.controllers.operations import OperationsController
 from app.controllers.operators import OperatorController
 from app.controllers.sessions import SessionController
 from app.controllers.streams import StreamController
-from app.dependencies import HealthChecks, HttpPolicy, LifecycleDep, Metrics
+from app.dependencies import HealthChecks, HttpPolicy, Metrics
 from app.edge import Edge
 from app.errors import ClientGone, on_client_gone, on_http_exception, on_weir_error
 from app.openapi import CompleteDocument, openapi_config
 from domain.errors import Internal, WeirError
 from domain.events import DefectFound
-from domain.lifecycle import Lifecycle
 from domain.operator import Operator
 from domain.sessions import Conversations
 from domain.warming import Warming
@@ -64,17 +63,14 @@ def _document(container: Container, policy: HttpPolicy) -> CompleteDocument:
 def _dependencies(container: Container) -> dict[str, Provide]:
     """What handlers may ask for by name.
 
-    No two of them are ready to be asked for at once: the framework would do that in a task group, and take longer for
-    it than for all else that it does for a request.
+    A handler asks for one of them: two that are ready at once the framework asks for in a task group, and takes longer
+    for it than for all else that it does for a request.
     """
-
-    def lifecycle() -> Lifecycle:
-        return container.lifecycle()
 
     def conversations() -> Conversations:
         return container.conversations()
 
-    def policy(lifecycle: LifecycleDep) -> HttpPolicy:  # noqa: ARG001  # it only comes after it
+    def policy() -> HttpPolicy:
         return container.http_policy()
 
     def health() -> HealthChecks:
@@ -90,7 +86,6 @@ def _dependencies(container: Container) -> dict[str, Provide]:
         return container.warming()
 
     named: dict[str, Callable[..., Any]] = {
-        "lifecycle": lifecycle,
         "conversations": conversations,
         "policy": policy,
         "health": health,
@@ -103,16 +98,16 @@ def _dependencies(container: Container) -> dict[str, Provide]:
 
 def _lifespan(container: Container) -> Any:
     @asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncGenerator[None]:
+    async def lifespan(app: Litestar) -> AsyncGenerator[None]:
         container.event_log()
         container.metrics()
         container.health()
-        container.lifecycle()
         container.operator()
         shared = container.shared()
         for part in shared:
             part.start()
         await container.learn_purges()()
+        app.state.service = container.service()
         try:
             yield
         finally:
@@ -122,6 +117,7 @@ def _lifespan(container: Container) -> Any:
                 await part.close()
             for provider in container.providers_by_name().values():
                 await provider.close()
+            container.log_lines().flush()
 
     return lifespan
 

@@ -45,7 +45,7 @@ class SharedEvents:
 
 
 _shared: WeakValueDictionary[str, SharedEvents] = WeakValueDictionary()
-_replays: WeakKeyDictionary[Generation, bytes] = WeakKeyDictionary()
+_replays: WeakKeyDictionary[Generation, tuple[bytes, bytes]] = WeakKeyDictionary()
 
 
 class NamedEvents:
@@ -87,45 +87,59 @@ class NamedEvents:
 
 
 def validated(answer: Answer) -> bytes:
-    """The first event of every stream."""
-    return event(b"status", 0, {"status": "validated", "thread_id": answer.thread_id, "stream_id": answer.stream_id})
+    """The first event of every stream; ids need no escapes in JSON."""
+    return b'event: status\nid: 0\ndata: {"status":"validated","thread_id":"%b","stream_id":"%b"}\n\n' % (
+        answer.thread_id.encode(),
+        answer.stream_id.encode(),
+    )
 
 
 def replay(answer: Answer) -> tuple[bytes, ...]:
     """The whole body for a stored answer, in parts: all but its first two events and the last was encoded once."""
     generation = answer.generation
     end = len(generation.records) - 1
-    shared = _replays.get(generation)
-    if shared is None:
-        shared = _replays[generation] = b"".join(SharedEvents(generation).between(0, end)[FOLLOWING_NUMBER + 1 :])
-    hit = event(b"status", FOLLOWING_NUMBER, {"status": "cache_hit", "tier": answer.cache})
-    sealed = generation.sealed
-    assert sealed is not None  # noqa: S101  # only whole answers are stored
-    return validated(answer) + hit, shared, ending(answer, sealed, end)
+    stored = _replays.get(generation)
+    if stored is None:
+        sealed = generation.sealed
+        assert sealed is not None  # noqa: S101  # only whole answers are stored
+        shared = SharedEvents(generation).between(0, end)[FOLLOWING_NUMBER + 1 :]
+        stored = _replays[generation] = b"".join(shared), _summary(answer, sealed)
+    hit = b'event: status\nid: %d\ndata: {"status":"cache_hit","tier":"%b"}\n\n' % (
+        FOLLOWING_NUMBER,
+        answer.cache.encode(),
+    )
+    shared_events, summary = stored
+    duration_s = answer.duration_s
+    return validated(answer) + hit, shared_events, _complete(answer, end, summary, duration_s, duration_s)
 
 
 def ending(answer: Answer, sealed: Sealed, number: int) -> bytes:
     """The last event: `complete`, or the `error` that says why there is none."""
     if sealed.failure is not None:
         return event(b"error", number, problem(sealed.failure, answer.thread_id))
-    is_hit = answer.cache.is_hit
-    duration_s = answer.duration_s if is_hit else sealed.duration_s
-    ttft_s = duration_s if is_hit else sealed.ttft_s
-    data = {
-        "thread_id": answer.thread_id,
+    return _complete(answer, number, _summary(answer, sealed), sealed.ttft_s, sealed.duration_s)
+
+
+def _summary(answer: Answer, sealed: Sealed) -> bytes:
+    """The members of `complete` that are the same for all who are served the answer in the same way."""
+    members = {
         "stream_id": answer.stream_id,
         "provider": sealed.provider,
         "model": sealed.model,
-        "cache": answer.cache,
         "chunk_count": sealed.chunk_count,
         "finish_reason": sealed.finish_reason,
         "usage": sealed.usage and usage_fields(sealed.usage),
         "cost_usd": 0.0 if answer.cache.spares_a_call else sealed.cost_usd,
         "saved_usd": answer.saved_usd(sealed),
-        "ttft_ms": None if ttft_s is None else round(ttft_s * 1000, 1),
-        "duration_ms": round(duration_s * 1000, 1),
     }
-    return event(b"complete", number, data)
+    return encode_json(members)[1:-1]
+
+
+def _complete(answer: Answer, number: int, summary: bytes, ttft_s: float | None, duration_s: float) -> bytes:
+    form = b'event: complete\nid: %d\ndata: {"thread_id":"%b","cache":"%b",%b,"ttft_ms":%b,"duration_ms":%.1f}\n\n'
+    ttft_ms = b"null" if ttft_s is None else b"%.1f" % (ttft_s * 1000)
+    thread_id, cache = answer.thread_id.encode(), answer.cache.encode()
+    return form % (number, thread_id, cache, summary, ttft_ms, duration_s * 1000)
 
 
 def _chunk(number: int, chunk_index: int, chunk: Chunk) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from litestar.types import Receive, Scope, Send
 
-from app.clients import until_client_leaves
+from app.clients import Client
 from app.errors import ClientGone
 from app.headers import RawHeaders, answer_headers
 from domain.answer import Answer
@@ -45,7 +45,7 @@ class Whole:
 
     async def _send_in_pieces(self, receive: Receive, send: Send) -> None:
         """Send as fast as the client reads."""
-        async with until_client_leaves(receive) as client:
+        async with Client(receive) as client:
             send = client.patient(send)
             for part in self._parts:
                 for start in range(0, len(part), PIECE_BYTES):

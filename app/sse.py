@@ -10,15 +10,17 @@ from typing import Protocol
 
 from litestar.types import Receive, Scope, Send
 
-from app.clients import until_client_leaves
+from app.clients import Client
 from app.errors import ClientGone
-from app.headers import STREAM_HEADERS, answer_headers
+from app.headers import STREAM_HEADERS, RawHeaders, answer_headers
 from domain.answer import Answer
 from domain.chat import Chunk
 from domain.errors import WeirError
 from domain.generation import MAX_BATCH, Record, Sealed
 
 HEARTBEAT = b":\n\n"
+STREAM = "stream"
+"""Where in a scope's state the stream stands that answers it."""
 
 
 class View(Protocol):
@@ -36,7 +38,8 @@ class View(Protocol):
 class EventStream:
     """Sends an answer's records as they come, and a comment after `heartbeat_s` of silence; then closes the answer.
 
-    The framework's own streaming responses are not used: their cleanup does not finish when a client leaves.
+    The framework's own streaming responses are not used: their cleanup does not finish when a client leaves. Nor does
+    the framework wait for this one: that would take 4 KB a stream while it lasts.
     """
 
     __slots__ = ("_answer", "_heartbeat_s", "_view")
@@ -47,11 +50,14 @@ class EventStream:
         self._heartbeat_s = heartbeat_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's three
+        """The edge will `run` this, as soon as the framework is done with the request."""
+        scope["state"][STREAM] = self
+
+    async def run(self, receive: Receive, send: Send) -> None:
         """All events have been sent, or the client is gone; the answer is closed."""
         try:
-            async with until_client_leaves(receive) as client:
-                headers = STREAM_HEADERS + answer_headers(self._answer)
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
+            async with Client(receive) as client:
+                await send({"type": "http.response.start", "status": 200, "headers": self._headers()})
                 await self._send_records(client.patient(send))
         except ClientGone:
             pass
@@ -61,6 +67,9 @@ class EventStream:
             await send({"type": "http.response.body", "body": body, "more_body": False})
         finally:
             self._answer.close()
+
+    def _headers(self) -> RawHeaders:
+        return STREAM_HEADERS + answer_headers(self._answer)
 
     async def _send_records(self, send: Send) -> None:
         reader, is_sealed = self._answer.reader, False
@@ -85,7 +94,7 @@ async def wait_for_start(answer: Answer, receive: Receive, limit_s: float) -> No
     Raises:
         ClientGone: the client has disconnected; the answer is closed.
     """
-    async with _rewound(answer), until_client_leaves(receive):
+    async with _rewound(answer), Client(receive):
         try:
             async with asyncio.timeout(limit_s):
                 while not any(isinstance(record, Chunk | Sealed) for record in await answer.reader.read(limit_s)):
@@ -100,7 +109,7 @@ async def wait_for_end(answer: Answer, receive: Receive) -> Sealed:
     Raises:
         ClientGone: the client has disconnected; the answer is closed.
     """
-    async with _rewound(answer), until_client_leaves(receive):
+    async with _rewound(answer), Client(receive):
         while (sealed := answer.generation.sealed) is None:
             await answer.reader.read(_A_LONG_TIME_S)
     return sealed

@@ -13,7 +13,10 @@ from domain.limiting import Quota
 
 
 class CacheStatus(StrEnum):
-    """Where an answer comes from."""
+    """Where an answer comes from.
+
+    `is_hit`: the answer was stored before it was asked for; one that `spares_a_call` is not paid for.
+    """
 
     L1 = "l1"
     L2 = "l2"
@@ -21,15 +24,12 @@ class CacheStatus(StrEnum):
     MISS = "miss"
     BYPASS = "bypass"
 
-    @property
-    def is_hit(self) -> bool:
-        """Whether the answer was stored before it was asked for."""
-        return self in {CacheStatus.L1, CacheStatus.L2}
+    is_hit: bool
+    spares_a_call: bool
 
-    @property
-    def spares_a_call(self) -> bool:
-        """Whether nothing is paid for the answer."""
-        return self.is_hit or self is CacheStatus.COALESCED
+    def __init__(self, name: str) -> None:
+        self.is_hit = name in {"l1", "l2"}
+        self.spares_a_call = self.is_hit or name == "coalesced"
 
 
 class Answer:

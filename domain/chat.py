@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar, dataclass_transform
+from typing import Any, TypeAlias
 
-T = TypeVar("T")
+from domain.values import positional_value, value
 
 Json: TypeAlias = Any
 """Whatever JSON can say; it passes through unread."""
@@ -16,7 +16,7 @@ WHOLE_REASONS = frozenset({"stop", "length", "tool_calls", "function_call"})
 """The finish reasons of an answer that ended by itself, and may be kept; not those of a filter."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Caller:
     """Who asks: `user` for limits and ownership, `tenant` for sharing, `tier` for rates.
 
@@ -52,7 +52,7 @@ class Turn:
         return sum(len(message["content"]) for message in self.messages)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class ChatRequest:
     """What is to be completed, in the words of OpenAI's Chat Completions.
 
@@ -81,13 +81,7 @@ class Usage:
     details: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass_transform(frozen_default=True)
-def _light(cls: type[T]) -> type[T]:
-    """A dataclass that the type checker keeps frozen: one frozen at run time takes three times as long to build."""
-    return dataclass(slots=True, unsafe_hash=True)(cls)
-
-
-@_light
+@positional_value
 class Chunk:
     """A piece of choice `index` of the answer.
 

@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from domain.breaker import CircuitState
 from domain.generation import Sealed
+from domain.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RequestAdmitted:
     """A request has its slot."""
 
@@ -17,7 +17,7 @@ class RequestAdmitted:
     model: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RequestTurnedAway:
     """A request was refused, for the reason that `code` names."""
 
@@ -26,7 +26,7 @@ class RequestTurnedAway:
     tier: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class CacheHit:
     """A stored answer is served from `tier` (l1, l2)."""
 
@@ -35,14 +35,14 @@ class CacheHit:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class CacheMiss:
     """No stored answer would do."""
 
     thread_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class CachePurged:
     """Stored answers are gone by an operator's word: those of one model or scope, or (None) of all."""
 
@@ -50,7 +50,7 @@ class CachePurged:
     scope: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Coalesced:
     """A request follows a generation that is under way."""
 
@@ -58,14 +58,14 @@ class Coalesced:
     generation_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RateChecked:
     """A caller's bucket was asked, by way of `path` (local, redis)."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class AttemptEnded:
     """One try at a provider is over: `outcome` is ok, cancelled, or the kind of failure."""
 
@@ -76,7 +76,7 @@ class AttemptEnded:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class FailedOver:
     """A request was taken from one provider to the next, in `phase` first_token or midstream."""
 
@@ -86,7 +86,7 @@ class FailedOver:
     phase: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class CircuitChanged:
     """A provider's circuit has come into `state`."""
 
@@ -94,7 +94,7 @@ class CircuitChanged:
     state: CircuitState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class GenerationSealed:
     """A generation has ended as `sealed` says."""
 
@@ -103,7 +103,7 @@ class GenerationSealed:
     sealed: Sealed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class FirstChunkServed:
     """A client has been sent its first chunk, `seconds` after it asked."""
 
@@ -112,7 +112,7 @@ class FirstChunkServed:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class AnswerServed:
     """A client has been sent all it will get; `cache` is where it came from, `is_whole` whether nothing is missing."""
 
@@ -126,7 +126,7 @@ class AnswerServed:
     saved_usd: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class ExchangeEnded:
     """A client's exchange is over: `endpoint` is the route's template, `duration_s` lasts to the last byte."""
 
@@ -137,7 +137,7 @@ class ExchangeEnded:
     duration_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class StageTimed:
     """A tracked request has spent `duration_s` in `stage`; `error_type` when the stage ended it."""
 
@@ -147,7 +147,7 @@ class StageTimed:
     error_type: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class StoreFailed:
     """A shared store (Redis) has not done what `operation` names."""
 
@@ -155,7 +155,7 @@ class StoreFailed:
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class SessionFailed:
     """A shared store is there, and has not given, or not taken, the conversation of `session_id`."""
 
@@ -163,7 +163,7 @@ class SessionFailed:
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class EntryUnreadable:
     """What a store has under `fingerprint` is not an answer that this version can read."""
 
@@ -171,7 +171,7 @@ class EntryUnreadable:
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class ComponentChanged:
     """What depends on `component` (redis) is degraded from now on, because of `error`, or whole again."""
 
@@ -180,7 +180,7 @@ class ComponentChanged:
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class DefectFound:
     """Something happened that cannot: a defect of ours, under the thread id that finds it."""
 

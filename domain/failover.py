@@ -88,7 +88,7 @@ class Progress:
     only_timeouts: bool = True
     chunk_count: int = 0
     resumed_count: int = 0
-    finished: set[int] = field(default_factory=set)
+    finished: frozenset[int] = frozenset()
     first_chunk_s: float | None = None
     usage: Usage | None = None
     finish_reason: str | None = None
@@ -113,10 +113,10 @@ class Progress:
     def came(self, chunk: Chunk) -> None:
         """Count `chunk`, which is part of the answer."""
         self.chunk_count += 1
-        if chunk.content:
-            self.finished.discard(chunk.index)
+        if chunk.content and self.finished:
+            self.finished -= {chunk.index}
         if chunk.finish_reason:
-            self.finished.add(chunk.index)
+            self.finished |= {chunk.index}
             if self.finish_reason is None or self.finish_reason in WHOLE_REASONS:
                 self.finish_reason = chunk.finish_reason
         if self.first_chunk_s is None:
@@ -221,7 +221,7 @@ class Failover:
 
     async def _try_route(self, request: ChatRequest, route: Route, progress: Progress, write: Write) -> None:
         """The answer has come from `route`, at its first attempt or a later one."""
-        delays = self._delays()
+        delays: Iterator[float] | None = None
         attempts_left = self._retry.attempts
         while True:
             attempts_left -= 1
@@ -230,6 +230,7 @@ class Failover:
             except ProviderRejected as failure:
                 raise RequestRejected(failure.reason, tuple(progress.attempts), failure.status) from failure
             except ProviderError as failure:
+                delays = delays or self._delays()
                 delay_s = self._wait_before_retry(failure, next(delays))
                 if progress.has_begun or not attempts_left or delay_s is None:
                     raise

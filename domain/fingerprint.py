@@ -3,6 +3,7 @@
 import hashlib
 import json
 import unicodedata
+from collections.abc import Iterable
 from enum import StrEnum
 
 from domain.chat import Caller, ChatRequest, Json
@@ -48,14 +49,20 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 def _plain(value: Json) -> Json:
     """`value` with every whole float as the integer it equals, and properties in the order of their composed names."""
     match value:
+        case str():
+            return value
         case float():
             return int(value) if value.is_integer() else value
         case dict():
-            return {key: _plain(value[key]) for key in sorted(value, key=_composed)}
+            return {key: _plain(value[key]) for key in _ordered(value)}
         case list() | tuple():
             return [_plain(item) for item in value]
         case _:
             return value
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=None if all(map(str.isascii, names)) else _composed)
 
 
 def _composed(name: str) -> tuple[str, str]:

@@ -36,9 +36,10 @@ from domain.ports import CircuitBreakers, Claim, GenerationLog, Lease, RateLimit
 from domain.selection import Model, Route, select_routes
 from domain.sessions import Conversations
 from domain.tracking import Trace, Tracker
+from domain.values import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Ask:
     """A question, who asks it, and what it asks of the cache.
 
@@ -63,7 +64,7 @@ class Policy:
     scope: CacheScope
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class _Source:
     """The generation that answers a request, and where that comes from; `age_s` is how old a stored one is."""
 
@@ -335,7 +336,9 @@ def _check_position(generation: Generation, after: int | None) -> None:
 
 def _check_preference(provider: str | None, model: Model) -> None:
     """A preferred provider is one of the model's."""
+    if provider is None:
+        return
     providers = [route.provider for route in model.routes]
-    if provider is not None and provider not in providers:
+    if provider not in providers:
         reason = f"{provider!r} has no route for {model.name}; {', '.join(providers)} can be preferred"
         raise InvalidRequest(FieldError("provider", reason))

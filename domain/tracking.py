@@ -1,7 +1,8 @@
 """How long each stage takes, for a sample of requests and for every one that fails."""
 
 import random
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from domain.events import Publish, StageTimed
@@ -20,52 +21,66 @@ class Tracker:
         return Trace(self, thread_id, is_sampled=random.random() < self._ratio)  # noqa: S311  # a sample, no secret
 
 
-class Trace:
-    """The stages of one request so far; reported by `close` when it is sampled or a stage has failed."""
+_NO_ERRORS: Mapping[int, str] = {}
 
-    __slots__ = ("_is_sampled", "_stages", "_tracker", "thread_id")
+
+class Trace:
+    """The stages of one request so far; reported by `close` when it is sampled or a stage has failed.
+
+    What is kept of a stage that is over is small: most of them are when a stream begins, and it may last for minutes.
+    """
+
+    __slots__ = ("_durations_s", "_error_types", "_is_sampled", "_names", "_tracker", "thread_id")
 
     def __init__(self, tracker: Tracker, thread_id: str, *, is_sampled: bool) -> None:
         self._tracker = tracker
         self._is_sampled = is_sampled
-        self._stages: list[_Stage] = []
         self.thread_id = thread_id
+        self._names: list[str] = []
+        self._durations_s = array("d")
+        self._error_types = _NO_ERRORS
 
     def stage(self, name: str) -> "_Stage":
         """A context that times the stage of that number (1 to 6, or a sub-stage such as 2.1)."""
-        stage = _Stage(name, self._tracker.clock)
-        self._stages.append(stage)
-        return stage
+        self._names.append(name)
+        self._durations_s.append(0.0)
+        return _Stage(self, len(self._names) - 1, self._tracker.clock)
+
+    def ended(self, number: int, duration_s: float, error_type: str | None) -> None:
+        """The stage that was begun after `number` others is over."""
+        if number < len(self._names):
+            self._durations_s[number] = duration_s
+            if error_type is not None:
+                self._error_types = {**self._error_types, number: error_type}
 
     def close(self) -> None:
         """The stages have been reported, if they are to be; nothing is left to report."""
-        stages, self._stages = self._stages, []
-        if self._is_sampled or any(stage.error_type for stage in stages):
-            for stage in stages:
+        names, durations_s, error_types = self._names, self._durations_s, self._error_types
+        self._names, self._durations_s, self._error_types = [], array("d"), _NO_ERRORS
+        if self._is_sampled or error_types:
+            for number, (name, duration_s) in enumerate(zip(names, durations_s, strict=True)):
                 self._tracker.publish(
                     StageTimed(
                         thread_id=self.thread_id,
-                        stage=stage.name,
-                        duration_s=stage.ended_s - stage.began_s,
-                        error_type=stage.error_type,
+                        stage=name,
+                        duration_s=duration_s,
+                        error_type=error_types.get(number),
                     )
                 )
 
 
 class _Stage:
-    __slots__ = ("_clock", "began_s", "ended_s", "error_type", "name")
+    __slots__ = ("_began_s", "_clock", "_number", "_trace")
 
-    def __init__(self, name: str, clock: Callable[[], float]) -> None:
-        self.name = name
+    def __init__(self, trace: Trace, number: int, clock: Callable[[], float]) -> None:
+        self._trace = trace
+        self._number = number
         self._clock = clock
-        self.error_type: str | None = None
 
     def __enter__(self) -> None:
-        self.began_s = self.ended_s = self._clock()
+        self._began_s = self._clock()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.ended_s = self._clock()
-        if kind is not None:
-            self.error_type = kind.__name__
+        self._trace.ended(self._number, self._clock() - self._began_s, None if kind is None else kind.__name__)

@@ -9,7 +9,7 @@ from app.authentication import caller_of
 from app.bodies import include_usage, parse_completion_body, read_json
 from app.completion import completion
 from app.completion_chunks import CompletionChunks, replay
-from app.dependencies import HttpPolicyDep, LifecycleDep
+from app.dependencies import HttpPolicyDep, service_of
 from app.headers import COMPLETION_HEADERS, READ, STREAM_HEADERS, header
 from app.responses import Whole
 from app.sse import EventStream, wait_for_end, wait_for_start
@@ -27,11 +27,13 @@ class CompletionController(Controller):
     tags = ("OpenAI-compatible",)
 
     @post("/v1/chat/completions", status_code=200)
-    async def ask(self, request: Http, lifecycle: LifecycleDep, policy: HttpPolicyDep) -> ASGIApp:
+    async def ask(self, request: Http) -> ASGIApp:
         """Create a chat completion, as a stream or whole."""
+        service = service_of(request)
+        policy = service.policy
         body, chat = parse_completion_body(await read_json(request, policy.max_request_bytes), policy.max_query_chars)
         directives = parse_cache_control(header(request.scope, b"cache-control"))
-        answer = await lifecycle.ask(
+        answer = await service.lifecycle.ask(
             Ask(
                 request=chat,
                 caller=caller_of(request),

@@ -6,7 +6,7 @@ from litestar import Controller, Request, post, route
 from litestar.params import FromPath
 
 from app.bodies import read_body
-from app.clients import until_client_leaves
+from app.clients import Client
 from app.dependencies import HttpPolicyDep, OperatorDep, WarmingDep
 from app.headers import READ
 from app.operating import parse_purge_body, parse_questions, told_circuit, told_purge
@@ -37,7 +37,7 @@ class OperatorController(Controller):
         """
         body = await read_body(request, policy.max_request_bytes)
         questions = parse_questions(body, policy.max_query_chars)
-        async with until_client_leaves(request.receive):
+        async with Client(request.receive):
             return await warming.warm(questions, thread_id_of(request))
 
     @route("/admin/circuits", http_method=READ)

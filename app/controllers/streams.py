@@ -10,7 +10,7 @@ from litestar.types import ASGIApp
 from app.authentication import asker_or_operator, caller_of
 from app.bodies import parse_stream_body, read_json
 from app.completion_chunks import CompletionChunks
-from app.dependencies import HttpPolicyDep, LifecycleDep
+from app.dependencies import service_of
 from app.headers import STREAM_HEADERS, answer_headers, header
 from app.named_events import NamedEvents, replay
 from app.responses import Whole
@@ -36,12 +36,14 @@ class StreamController(Controller):
         return ASGIResponse(status_code=204, headers={"allow": "DELETE, GET, OPTIONS"})
 
     @post("/v1/stream", status_code=200)
-    async def ask(self, request: Http, lifecycle: LifecycleDep, policy: HttpPolicyDep) -> ASGIApp:
+    async def ask(self, request: Http) -> ASGIApp:
         """Ask, and be answered in named events: status, chunk, and at last complete or error."""
+        service = service_of(request)
+        policy = service.policy
         body, chat = parse_stream_body(await read_json(request, policy.max_request_bytes), policy.max_query_chars)
         directives = parse_cache_control(header(request.scope, b"cache-control"))
         thread_id = thread_id_of(request, body.thread_id)
-        answer = await lifecycle.ask(
+        answer = await service.lifecycle.ask(
             Ask(
                 request=chat,
                 caller=caller_of(request),
@@ -58,8 +60,6 @@ class StreamController(Controller):
     async def join(  # noqa: PLR0917  # the framework passes by name
         self,
         request: Http,
-        lifecycle: LifecycleDep,
-        policy: HttpPolicyDep,
         stream_id: FromPath[str],
         last_event_id: FromQuery[str | None] = None,
         last_event_id_header: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
@@ -68,25 +68,25 @@ class StreamController(Controller):
     ) -> ASGIApp:
         """Join a stream from its start, or rejoin it after the event that was seen last."""
         _check_form(format)
+        service = service_of(request)
         after = _event_number(last_event_id_header or last_event_id)
         is_given = own_thread_id(request) is not None
         thread_id = thread_id_of(request)
-        answer = await lifecycle.join(stream_id, caller_of(request), thread_id, after, is_given=is_given)
+        answer = await service.lifecycle.join(stream_id, caller_of(request), thread_id, after, is_given=is_given)
         request.scope["state"]["thread_id"] = answer.thread_id
         if answer.has_nothing_left:
             answer.close()
             headers = [(name.decode(), value.decode()) for name, value in answer_headers(answer)]
             return ASGIResponse(status_code=204, headers=headers)
         view = CompletionChunks(answer, has_usage=include_usage) if format else NamedEvents(answer)
-        return EventStream(answer, view, policy.heartbeat_s)
+        return EventStream(answer, view, service.policy.heartbeat_s)
 
     @delete("/v1/streams/{stream_id:str}", status_code=204)
-    async def stop(
-        self, request: Http, lifecycle: LifecycleDep, policy: HttpPolicyDep, stream_id: FromPath[str]
-    ) -> None:
+    async def stop(self, request: Http, stream_id: FromPath[str]) -> None:
         """Stop a stream: the provider's call is ended, and every reader is told that it was cancelled."""
         own_thread_id(request)
-        await lifecycle.stop(stream_id, asker_or_operator(request, policy.operator_key))
+        service = service_of(request)
+        await service.lifecycle.stop(stream_id, asker_or_operator(request, service.policy.operator_key))
 
 
 def _check_form(form: str | None) -> None:

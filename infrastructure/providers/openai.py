@@ -3,22 +3,23 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
+import aiohttp
 import httpx2
 import msgspec
 import openai
 
 from domain.chat import ChatRequest, Chunk, Json
 from domain.selection import Route
+from infrastructure.providers.calls import Calls, Reply
 from infrastructure.providers.connections import connection_error
 from infrastructure.providers.openai_chunks import OpenAIReader
 from infrastructure.providers.openai_errors import status_error
 from infrastructure.providers.streams import BREAKS, read_stream, settle
 
 _FAILURES = (openai.APIError, httpx2.InvalidURL, *BREAKS)
-"""What a call can end with: the SDK's errors, and those of its transport that it does not translate."""
+"""What a call can end with: the SDK's errors, and those of the transport."""
 
 _HEADERS = {"content-type": "application/json", "accept": "text/event-stream", "accept-encoding": "identity"}
-_KEEPALIVE_S = 30.0
 
 
 class OpenAIProvider:
@@ -26,70 +27,66 @@ class OpenAIProvider:
 
     Connecting (name, TCP and TLS together) may take `connect_timeout_s`. Nothing else is limited here: neither the
     time of an answer nor the number of streams.
+
+    The SDK says where to and with which headers. Streams do not go its own way: it validates every message and option,
+    for half of what a call costs us, and its layers hold 8 KB for each stream that is open (perf/results.md).
     """
 
     def __init__(self, base_url: str, api_key: str, connect_timeout_s: float) -> None:
         self._api_key = api_key
         self._connect_timeout_s = connect_timeout_s
-        self._http = openai.DefaultAioHttpClient(
-            # To aiohttp a limit of 0 is none; None would be its default of 100.
-            limits=httpx2.Limits(max_connections=0, keepalive_expiry=_KEEPALIVE_S),
+        http = openai.DefaultAioHttpClient(
             # The transport counts everything until a connection is there as waiting for its pool.
             timeout=httpx2.Timeout(None, pool=connect_timeout_s),
         )
-        self._sdk = openai.AsyncOpenAI(api_key=api_key, base_url=base_url, max_retries=0, http_client=self._http)
-        self._url = f"{str(self._sdk.base_url).rstrip('/')}/chat/completions"
+        self._sdk = openai.AsyncOpenAI(api_key=api_key, base_url=base_url, max_retries=0, http_client=http)
         said = {**self._sdk.default_headers, **self._sdk.auth_headers}
         named = {name.lower(): value for name, value in said.items() if isinstance(value, str)}
-        self._headers = named | _HEADERS
+        url = f"{str(self._sdk.base_url).rstrip('/')}/chat/completions"
+        self._calls = Calls(url, named | _HEADERS, connect_timeout_s)
 
     async def check(self) -> None:
         """See the port."""
         try:
             await self._sdk.models.list()
         except openai.APIStatusError as error:
-            raise status_error(error.response, "any", self._api_key) from error
+            refused = error.response
+            raise status_error(refused.status_code, refused.headers, refused.content, "any", self._api_key) from error
         except _FAILURES as error:
             raise connection_error(error, self._connect_timeout_s) from error
 
     async def close(self) -> None:
         """All connections are closed."""
+        await self._calls.close()
         await self._sdk.close()
 
     @asynccontextmanager
     async def open(self, route: Route, request: ChatRequest) -> AsyncGenerator[AsyncIterator[Chunk]]:
         """See the port."""
-        response = await self._post(route, request)
+        reply = await self._post(route, request)
         try:
             reader = OpenAIReader(route.model, self._api_key)
-            body = response.aiter_raw()
+            body = reply.content.iter_any()
             async with aclosing(read_stream(body, reader, request.choice_count)) as chunks:
                 yield chunks
             if reader.has_ended:
                 await settle(body)
         finally:
-            await response.aclose()
+            reply.release()
 
-    async def _post(self, route: Route, request: ChatRequest) -> httpx2.Response:
-        """The response, when its headers are there.
-
-        The SDK says where to, with which headers and through which client. Its own way of sending is not taken: it
-        validates every message and option, for half of what a call costs us (perf/results.md).
-        """
-        call = self._http.build_request(
-            "POST", self._url, headers=self._headers, content=msgspec.json.encode(_body(route, request))
-        )
+    async def _post(self, route: Route, request: ChatRequest) -> Reply:
+        """The reply that is a stream, when its headers are there."""
         try:
-            response = await self._http.send(call, stream=True)
-            if not response.is_success:
-                await response.aread()
-                response.raise_for_status()
-        except httpx2.HTTPStatusError as error:
-            raise status_error(error.response, route.model, self._api_key) from error
+            reply = await self._calls.post(msgspec.json.encode(_body(route, request)))
+            told = b"" if reply.ok else await reply.read()
         except _FAILURES as error:
             raise connection_error(error, self._connect_timeout_s) from error
-        response.headers = call.headers = httpx2.Headers()  # read, and a tenth of what a stream holds while it lasts
-        return response
+        try:
+            reply.raise_for_status()
+        except aiohttp.ClientResponseError as refused:
+            raise status_error(refused.status, reply.headers, told, route.model, self._api_key) from refused
+        reply.forget_headers()
+        return reply
 
 
 def _body(route: Route, request: ChatRequest) -> dict[str, Json]:

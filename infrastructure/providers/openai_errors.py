@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import httpx2
 import msgspec
 
 from domain.chat import Json
@@ -37,12 +36,12 @@ TYPES: Mapping[str, int] = {
 """Types, for an error inside a stream that comes without status and known code."""
 
 
-def status_error(response: httpx2.Response, model: str, api_key: str) -> ProviderError:
-    """The leaf for a response that came in place of a stream, and has been read."""
-    told = _told(response.content)
+def status_error(code: int, headers: Mapping[str, str], body: bytes, model: str, api_key: str) -> ProviderError:
+    """The leaf for a response that came in place of a stream; the names of its headers are found in any case."""
+    told = _told(body)
     message = str(told.get("message") or "").replace(api_key, "[key]")
-    status = MESSAGES.get(message) or CODES.get(str(told.get("code")), response.status_code)
-    wait_s = retry_after_s(response.headers)
+    status = MESSAGES.get(message) or CODES.get(str(told.get("code")), code)
+    wait_s = retry_after_s(headers)
     return refusal_error(Refusal(status=status, model=model, message=message, retry_after_s=wait_s))
 
 

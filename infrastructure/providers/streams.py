@@ -80,7 +80,7 @@ class _Answer:
         self._parser = EventParser()
         self._choice_count = choice_count
         self._begun: set[int] = set()
-        self._finished: set[int] = set()
+        self._finished: frozenset[int] = frozenset()
         self._has_content = False
 
     @property
@@ -119,9 +119,10 @@ class _Answer:
             self._begun.add(chunk.index)
         if chunk.content:
             self._has_content = True
-            self._finished.discard(chunk.index)
+            if self._finished:
+                self._finished -= {chunk.index}
         if chunk.finish_reason is not None:
-            self._finished.add(chunk.index)
+            self._finished |= {chunk.index}
 
     def _decoded(self, event: bytes) -> Iterable[Chunk]:
         try:

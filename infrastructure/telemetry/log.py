@@ -28,6 +28,7 @@ from domain.events import (
     StageTimed,
 )
 from domain.generation import State
+from infrastructure.telemetry.lines import Lines
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -40,16 +41,18 @@ _TURNED_AWAY_IN = {
     "all_providers_down": "4",
 }
 _HIT_IN = {"l1": "2.1", "l2": "2.2"}
+_DETAILS = frozenset({RequestAdmitted, CacheHit, Coalesced, ExchangeEnded, StageTimed})
+"""What only the level debug writes; at others a hit does not pay for what would be written."""
 _REFUSED = "the provider refused the request"
 """Stands for the provider's own words, which are for the client: they may quote the prompt."""
 
 Log = structlog.typing.FilteringBoundLogger
 
 
-def make_log(*, level: str, form: str) -> Log:
-    """A logger that writes lines of at least `level` to stdout, in `form` json or console."""
+def make_log(*, level: str, form: str, lines: Lines) -> Log:
+    """A logger that writes lines of at least `level`, in `form` json to `lines` or for the console to stdout."""
     wrapped: Log = structlog.wrap_logger(
-        structlog.BytesLogger(sys.stdout.buffer) if form == "json" else structlog.PrintLogger(sys.stdout),
+        lines if form == "json" else structlog.PrintLogger(sys.stdout),
         processors=[_json_line]
         if form == "json"
         else [*_STAMPS, structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())],
@@ -98,7 +101,8 @@ class EventLog:
             SessionFailed: self._session,
         }
         for kind, listener in listeners.items():
-            events.subscribe(kind, listener)
+            if kind not in _DETAILS or log.is_enabled_for(LEVELS["debug"]):
+                events.subscribe(kind, listener)
 
     def _admitted(self, event: RequestAdmitted) -> None:
         self._log.debug("request admitted", thread_id=event.thread_id, stage="CP.4", requested=event.model)
