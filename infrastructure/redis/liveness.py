@@ -15,7 +15,7 @@ from infrastructure.redis.known import Known
 BEAT_S = 0.5
 LIFE_MS = 1700
 """An instance that has not beaten for so long is gone: with the two beats in which another notices, within 3 s. Two, as
-all seem gone when Redis has just come back empty; and for so long after its return nobody is held to be."""
+all seem gone when Redis has just come back empty or been emptied; and for so long after that nobody is held to be."""
 
 CUT_OFF_BEATS = 6
 """So many beats without an answer for a generation, and this instance goes on with it alone. Beats, not seconds: while
@@ -32,7 +32,7 @@ class Liveness:
         self._publish = publish
         self._missing: set[str] = set()
         self._returned = asyncio.Event()
-        self._back_at_s = -math.inf
+        self._forgotten_at_s = -math.inf
         client.on_return.append(self._redis_is_back)
         self._beating: asyncio.Task[None] | None = None
 
@@ -59,22 +59,26 @@ class Liveness:
 
     def _redis_is_back(self) -> None:
         """It may be empty: this instance is in it again at once, and others have time for that too."""
-        self._back_at_s = asyncio.get_running_loop().time()
+        self._forgotten_at_s = asyncio.get_running_loop().time()
         self._returned.set()
 
     async def _beat(self) -> None:
         """Say that this process lives and what it follows; take over what nobody leads any more."""
         followed = list(self._log.followed())
         owners = sorted({known.owner for known in followed})
-        _, *answers = await asyncio.gather(
-            self._ask("SET", instance_key(self._instance_id), 1, "PX", LIFE_MS),
+        own = instance_key(self._instance_id)
+        was_there, _, *answers = await asyncio.gather(
+            self._ask("EXISTS", own),
+            self._ask("SET", own, 1, "PX", LIFE_MS),
             *(self._ask("EXISTS", instance_key(owner)) for owner in owners),
             *(self._ask("SET", known.followed, 1, "PX", FOLLOWED_MS) for known in followed),
         )
         for known, said in zip(followed, answers[len(owners) :], strict=True):
             known.unanswered_count = 0 if said else known.unanswered_count + 1
+        if was_there == 0:
+            self._forgotten_at_s = asyncio.get_running_loop().time()
         missing = {owner for owner, count in zip(owners, answers, strict=False) if count == 0}
-        if asyncio.get_running_loop().time() - self._back_at_s < LIFE_MS / 1000:
+        if asyncio.get_running_loop().time() - self._forgotten_at_s < LIFE_MS / 1000:
             missing.clear()
         gone, self._missing = missing & self._missing, missing
         await self._look_after(followed, gone | {self._instance_id})

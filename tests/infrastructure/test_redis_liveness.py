@@ -1,0 +1,27 @@
+"""Who is held to be gone, and who is not."""
+
+import asyncio
+
+import pytest
+
+from domain.generation import Reader
+from tests.contracts.test_generation_log import QUESTION, opened
+from tests.redis_instances import redis_instances
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_nobody_is_gone_because_redis_was_emptied(redis_server):
+    """Until who lives has had time to say so again: a takeover costs a call. The server answered all the time."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        await one.log.claim(opened("g"), QUESTION)
+        reader = Reader((await two.log.claim(opened("other"), QUESTION)).generation)
+        redis_server.flush()
+        for _ in range(3):
+            await two.liveness._beat()
+        assert two.taken == []
+
+        async with asyncio.timeout(10):
+            while not two.taken:
+                await two.liveness._beat()
+        reader.close()
