@@ -3,7 +3,7 @@
 import asyncio
 import re
 
-from redis.exceptions import AuthenticationError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
 
 from infrastructure.redis.client import RedisAway
 from infrastructure.redis.connection import connect
@@ -16,16 +16,16 @@ _TRY = "redis.call('SET', KEYS[1], 1, 'PX', 1000) return redis.call('INFO', 'ser
 _FAILURES = (RedisAway, RedisError, RedisClusterException, OSError, asyncio.TimeoutError)
 _UNFIT: tuple[tuple[type[Exception], str], ...] = (
     (AuthenticationError, "it refuses our user and password"),
-    (ReadOnlyError, "it is a replica, which nobody can write to: its primary's address is right"),
     (ResponseError, "it does not let our user run scripts and INFO, and write keys that begin with weir:"),
 )
 _WORDS = {
     "mode is not enabled": "it is no cluster: redis:// is right",
-    "unknown command 'SENTINEL'": "it is no sentinel: redis:// is right",
-    "unknown command 'EVAL'": "it is a sentinel: redis+sentinel://HOST[:PORT],…/SERVICE is right",
-    "unknown command `HELLO`": f"it is older than Redis 6: {_NEEDED}",
+    "unknown command .SENTINEL": "it is no sentinel: redis:// is right",
+    "unknown command .EVAL": "it is a sentinel: redis+sentinel://HOST[:PORT],…/SERVICE is right",
+    "unknown command .HELLO": f"it is older than Redis 6: {_NEEDED}",
+    "read only replica": "it is a replica, which nobody can write to: its primary's address is right",
 }
-"""What they say who know nothing of what we ask for."""
+"""What they say who know nothing of what we ask for, or (6.2) tell of it as an error of a script's; as patterns."""
 
 
 class RedisUnreachable(Exception):
@@ -72,7 +72,7 @@ async def _ask(url: str) -> dict[str, str]:
 def _told(failure: Exception) -> RedisUnfit | RedisUnreachable:
     said = f"{failure} {failure.__cause__}"
     for words, sentence in _WORDS.items():
-        if words in said:
+        if re.search(words, said):
             return RedisUnfit(sentence)
     for kind, sentence in _UNFIT:
         if isinstance(failure, kind) or isinstance(failure.__cause__, kind):
