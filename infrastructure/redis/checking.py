@@ -47,7 +47,8 @@ async def check_redis(url: str) -> str:
         about = await _ask(url)
     except _FAILURES as failure:
         raise _told(failure) from failure
-    if about["redis_mode"] == "cluster" and not url.startswith("redis+cluster:"):
+    mode = about.get("server_mode") or about["redis_mode"]  # Valkey's word, and Redis'
+    if mode == "cluster" and not url.startswith("redis+cluster:"):
         raise RedisUnfit("it is one node of a cluster: redis+cluster:// is right")
     version = about["redis_version"]
     if tuple(map(int, version.split(".")[:2])) < OLDEST:
