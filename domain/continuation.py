@@ -9,10 +9,16 @@ _SHAPED = frozenset({"tools", "functions", "response_format"})
 
 
 def can_continue(request: ChatRequest, records: Iterable[Record]) -> bool:
-    """Whether the rest can be asked for by the text so far: one plain text, with nothing beside it under way."""
+    """Whether the rest can be asked for by the text so far: one plain text, with nothing beside it under way.
+
+    Of what has not begun all can be asked for.
+    """
+    chunks = [record for record in records if isinstance(record, Chunk)]
+    if not chunks:
+        return True
     if request.choice_count > 1 or not _SHAPED.isdisjoint(request.options):
         return False
-    return not any(record.delta or record.choice for record in records if isinstance(record, Chunk))
+    return not any(chunk.delta or chunk.choice for chunk in chunks)
 
 
 def continued(request: ChatRequest, records: Iterable[Record]) -> ChatRequest:

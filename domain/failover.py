@@ -147,6 +147,8 @@ class Progress:
 
     def out_of_routes(self) -> AnswerFailed:
         """The error for a client when no route is left."""
+        if self.chunk_count:
+            return StreamInterrupted("The instance that was producing the answer was lost, and nobody could go on.")
         kind = UpstreamTimeout if self.only_timeouts else AllProvidersDown
         return kind(tuple(self.attempts))
 

@@ -54,6 +54,7 @@ class Leaders:
         self._running: dict[str, tuple[Generation, asyncio.Task[None]]] = {}
         self._graces: dict[str, asyncio.TimerHandle] = {}
         self._looking: set[asyncio.Task[None]] = set()
+        self._left: set[str] = set()
 
     def start(self, lease: Lease, task: Task) -> None:
         """The generation is being produced, in a task of its own, from where an earlier leader left it."""
@@ -79,10 +80,17 @@ class Leaders:
         return True
 
     async def close(self) -> None:
-        """No generation is being produced any more."""
+        """No generation is being produced here any more.
+
+        What nobody reads here, and another process can go on with, is left to whoever reads it there: unsealed.
+        """
         running = dict(self._running)
-        for generation_id in running:
-            self.stop(generation_id, "This instance is shutting down.")
+        for generation_id, (generation, task) in running.items():
+            if not generation.reader_count and self._log.can_go_on_elsewhere(generation):
+                self._left.add(generation_id)
+                task.cancel()
+            else:
+                self.stop(generation_id, "This instance is shutting down.")
         await asyncio.gather(*(task for _, task in running.values()), return_exceptions=True)
 
     def _begin_grace(self, generation: Generation) -> None:
@@ -140,8 +148,9 @@ class Leaders:
             repeated = await self._repeat(lease) if task.can_repeat else None
             sealed = repeated or await self._produce(lease, task, progress)
         except asyncio.CancelledError as stop:
-            why = str(stop) or "The stream was stopped."
-            await self._seal(lease, task, progress.sealed(State.CANCELLED, Cancelled(why)))
+            if lease.generation.opened.generation_id not in self._left:
+                why = str(stop) or "The stream was stopped."
+                await self._seal(lease, task, progress.sealed(State.CANCELLED, Cancelled(why)))
             raise stop.with_traceback(None) from None  # its frames and the task would hold each other
         if repeated:
             await self._log.append(lease, repeated)

@@ -154,6 +154,8 @@ class Lifecycle:
         began_s = self._clock()
         try:
             generation = await self._readable(stream_id, caller)
+            if after is not None and after >= len(generation.records):
+                await self._log.catch_up(generation)
             _check_position(generation, after)
             slot = self._slots.take(caller.user)
         except RequestRefused as refusal:

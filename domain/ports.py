@@ -1,7 +1,7 @@
 """What the domain needs from the outside world. Each contract is a test suite, named in its docstring.
 
-The suites of Provider and CircuitBreakers run on the real adapters and on the fakes of tests/fakes.py. GenerationLog,
-ResponseCache and RateLimiter have one adapter so far, in memory: it is its own fake, and their suites run on it alone.
+Each suite runs on all adapters of its port, those over Redis on one server and on a cluster of three; those of
+Provider and CircuitBreakers on the fakes of tests/fakes.py too. The adapters in memory are the fakes of the others.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -94,6 +94,14 @@ class GenerationLog(Protocol):
 
     async def is_read_elsewhere(self, generation: Generation) -> bool:
         """Whether a generation that is led here has readers in another process; if not, none there will join it."""
+        ...
+
+    async def catch_up(self, generation: Generation) -> None:
+        """What another process has written into a generation that it leads is in it here too."""
+        ...
+
+    def can_go_on_elsewhere(self, generation: Generation) -> bool:
+        """Whether a generation that is led here can be gone on with by another process, once this one has gone."""
         ...
 
     async def request_stop(self, generation_id: str) -> None:

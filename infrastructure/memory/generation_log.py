@@ -40,6 +40,13 @@ class MemoryGenerationLog:
         """Nobody else can read it."""
         return False
 
+    async def catch_up(self, generation: Generation) -> None:
+        """Nobody else writes."""
+
+    def can_go_on_elsewhere(self, generation: Generation) -> bool:  # noqa: ARG002  # there is no elsewhere
+        """Nobody else knows it."""
+        return False
+
     async def request_stop(self, generation_id: str) -> None:
         """Nobody else can lead it."""
 

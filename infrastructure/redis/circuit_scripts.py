@@ -22,9 +22,10 @@ It grows by the server's clock: a circuit of which nothing is kept any more must
 TAKE_PROBE = Script("""
 local stored = redis.call('HMGET', KEYS[1], 'version', 'instance')
 if stored[2] ~= ARGV[1] and tonumber(stored[1] or 0) > tonumber(ARGV[2]) then return 0 end
+if redis.call('GET', KEYS[2]) == ARGV[3] then return 1 end
 return redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PX', ARGV[4]) and 1 or 0
 """)
-"""KEYS circuit, probe; ARGV instance, the version it knows, token, lease_ms: whether it may probe.
+"""KEYS circuit, probe; ARGV instance, the version it knows, token, lease_ms: whether it may probe, asked twice or not.
 
 Not while another does, nor before it has heard of the circuit's last change.
 """

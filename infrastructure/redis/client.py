@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hashlib import sha1
 from typing import Any, Protocol
 
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisClusterException, RedisError
 
 from domain.events import ComponentChanged, Publish, StoreFailed
 
@@ -15,6 +15,8 @@ PROBE_S = 0.25
 
 PAUSE_S = 1.5
 """No command takes so long: when one did, it is this process that was stopped."""
+
+_FULL = ("READONLY", "OOM command not allowed", "MISCONF")
 
 PROBE = (("PING",), ("SET", "weir:probe", 1, "PX", 1000))
 """What is asked of a server that is away: one that takes nothing is no use. In a cluster the first asks every node."""
@@ -149,8 +151,9 @@ class RedisClient:
             self._went_away(batch, failure)
             return
         for (command, future), answer in zip(batch, answers, strict=True):
-            if isinstance(answer, RedisAway):
+            if isinstance(answer, Exception):
                 self._publish(StoreFailed(operation=str(command[0]).lower(), error=answer))
+            if isinstance(answer, RedisAway):
                 self._look_for_it(answer)
             if future.done():
                 continue
@@ -174,14 +177,14 @@ class RedisClient:
         """The answers to `commands`, in one round trip; in one more when the server has forgotten scripts.
 
         Raises:
-            ReadOnlyError: the server is a replica (by now).
+            ReadOnlyError: the server takes nothing: it is a replica (by now), or is full.
         """
         pipeline = self._connection.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
         answers = await pipeline.execute(raise_on_error=False)
         errors = [at for at, answer in enumerate(answers) if isinstance(answer, Exception)]
-        if any(_is_of_replica(answers[at]) for at in errors):
+        if any(_takes_nothing(answers[at]) for at in errors):
             raise ReadOnlyError(str(answers[errors[0]]))
         forgotten = [at for at in errors if isinstance(answers[at], NoScriptError)]
         if forgotten:
@@ -233,9 +236,9 @@ class RedisClient:
         return is_whole
 
 
-def _is_of_replica(answer: Exception) -> bool:
-    """Whether it says that the server takes nothing. Before version 7, a script's error has it within its words."""
-    return isinstance(answer, ReadOnlyError) or "READONLY" in str(answer)
+def _takes_nothing(answer: Exception) -> bool:
+    """Whether the server says so. Before version 7, a script's error has it within its words."""
+    return isinstance(answer, ReadOnlyError | OutOfMemoryError) or any(word in str(answer) for word in _FULL)
 
 
 def unheard(answer: asyncio.Future[Any]) -> None:

@@ -216,6 +216,21 @@ class RedisGenerationLog:
             return False
         return bool(answer[0] == HELD)
 
+    async def catch_up(self, generation: Generation) -> None:
+        """What Redis has of a generation that another leads is here too, whether or not Redis has told of it."""
+        known = self._roll.get(generation.opened.generation_id)
+        if known is None or known.is_led_here or known.is_alone:
+            return
+        with suppress(*NO_ANSWER, *NO_RECORD):
+            entries = await self._client.submit("XRANGE", known.log, f"{known.written}-0", "+")
+            if not known.is_led_here:
+                self._follower.take_in(known, entries)
+
+    def can_go_on_elsewhere(self, generation: Generation) -> bool:
+        """Whether Redis has all of it and answers: whoever reads it on another instance has it go on there."""
+        known = self._roll.get(generation.opened.generation_id)
+        return known is not None and known.is_written and not (known.is_alone or self._client.is_away)
+
     def followed(self) -> Iterator[Known]:
         """The generations that others lead and somebody reads here; what nobody reads for two looks is dropped."""
         for known in self._roll:
@@ -230,9 +245,9 @@ class RedisGenerationLog:
                 known.is_unread = True
 
     def quiet(self) -> Iterator[Known]:
-        """The generations led here of which nothing has come into Redis since the last look."""
+        """The generations led here, and not ended, of which nothing has come into Redis since the last look."""
         for known in self._roll:
-            if known.is_led_here and known.seen_count == known.written:
+            if known.is_led_here and known.seen_count == known.written and not known.generation.sealed:
                 yield known
             known.seen_count = known.written
 

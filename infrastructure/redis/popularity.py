@@ -23,7 +23,11 @@ _HALF_LIFE_S = 600
 _AT_ONCE = 10
 """How many answers are got in one round trip: large ones must not take longer than a living server would."""
 
-_FADE = Script("redis.call('ZUNIONSTORE', KEYS[1], 1, KEYS[1], 'WEIGHTS', 0.5)")
+_FADE = Script("""
+redis.call('ZUNIONSTORE', KEYS[1], 1, KEYS[1], 'WEIGHTS', 0.5)
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+""")
+"""KEYS popular; ARGV ttl_ms."""
 
 
 class Popularity:
@@ -89,7 +93,7 @@ class Popularity:
             each.add_done_callback(unheard)
         is_first_to_fade = await told[-1]
         if is_first_to_fade:
-            await self._client.submit_script(_FADE, (POPULAR,))
+            await self._client.submit_script(_FADE, (POPULAR,), self._ttl_ms)
 
     def _hit(self, event: CacheHit) -> None:
         self._hits[event.fingerprint] += 1

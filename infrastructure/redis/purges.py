@@ -18,14 +18,16 @@ PURGES = "weir:purges"
 _RECORD = Script("""
 local known = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0) or 0
 if known < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
-    if (tonumber(all[i + 1]) or 0) <= tonumber(ARGV[4]) then redis.call('HDEL', KEYS[1], all[i]) end
+    if (tonumber(all[i + 1]) or 0) <= tonumber(ARGV[3]) then redis.call('HDEL', KEYS[1], all[i]) end
 end
-redis.call('PUBLISH', ARGV[5], 'purge ' .. ARGV[2] .. ' ' .. ARGV[1])
+redis.call('PUBLISH', ARGV[4], 'purge ' .. ARGV[2] .. ' ' .. ARGV[1])
 """)
-"""KEYS purges; ARGV which, at (Unix seconds), ttl_ms, the time up to which purges no longer matter, channel."""
+"""KEYS purges; ARGV which, at (Unix seconds), the time up to which purges no longer matter, channel.
+
+It has no time to live, or a server that is full would forget it first, and serve what was purged.
+"""
 
 _which = msgspec.json.Decoder(tuple[str | None, str | None])
 
@@ -62,9 +64,7 @@ class RedisPurges:
     def _send(self, purge: Purge) -> asyncio.Future[Any]:
         which = msgspec.json.encode((purge.model, purge.scope))
         oldest_s = purge.at_s - self._ttl_s
-        return self._client.submit_script(
-            _RECORD, (PURGES,), which, repr(purge.at_s), int(self._ttl_s * 1000), repr(oldest_s), EVENTS
-        )
+        return self._client.submit_script(_RECORD, (PURGES,), which, repr(purge.at_s), repr(oldest_s), EVENTS)
 
     def _hear(self, said: bytes) -> None:
         at, _, which = said.partition(b" ")

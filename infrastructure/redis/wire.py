@@ -98,10 +98,26 @@ _ANSWER_FAILURES: Mapping[str, type[AnswerFailed]] = {
     for kind in (AllProvidersDown, UpstreamTimeout, RequestRejected, StreamInterrupted, Cancelled, Internal)
 }
 
-_encode = msgspec.msgpack.Encoder().encode
-_record = msgspec.msgpack.Decoder(_Opened | _Change | _Chunk | _Sealed)
-_recording = msgspec.msgpack.Decoder(tuple[float, list[_Opened | _Change | _Chunk | _Sealed]])
-_request = msgspec.msgpack.Decoder(_Request)
+_pack = msgspec.msgpack.Encoder().encode
+
+
+def _encode(value: Any) -> bytes:
+    """`value`, an array, in msgpack; or in JSON when it has an integer that only JSON can have."""
+    try:
+        return _pack(value)
+    except OverflowError:
+        return msgspec.json.encode(value)
+
+
+def _decoder(kind: Any) -> Callable[[bytes], Any]:
+    """What reads those: no array begins with that byte in msgpack."""
+    packed, written = msgspec.msgpack.Decoder(kind).decode, msgspec.json.Decoder(kind).decode
+    return lambda data: written(data) if data[:1] == b"[" else packed(data)
+
+
+_record = _decoder(_Opened | _Change | _Chunk | _Sealed)
+_recording = _decoder(tuple[float, list[_Opened | _Change | _Chunk | _Sealed]])
+_request = _decoder(_Request)
 
 
 def encode_record(record: Record) -> bytes:
@@ -115,7 +131,7 @@ def decode_record(data: bytes) -> Record:
     Raises:
         msgspec.MsgspecError, ValueError: `data` is something else.
     """
-    return _from_wire(_record.decode(data))
+    return _from_wire(_record(data))
 
 
 def encode_recording(sealed_at_s: float, records: Sequence[Record]) -> bytes:
@@ -130,7 +146,7 @@ def decode_recording(data: bytes) -> tuple[float, list[Record]]:
     Raises:
         msgspec.MsgspecError, ValueError: `data` is something else.
     """
-    sealed_at_s, wires = _recording.decode(data)
+    sealed_at_s, wires = _recording(data)
     return sealed_at_s, [
         Chunk(wire.content, wire.finish_reason, wire.index, wire.delta, wire.choice)  # most are; a call less for each
         if type(wire) is _Chunk
@@ -150,7 +166,7 @@ def decode_request(data: bytes) -> ChatRequest:
     Raises:
         msgspec.MsgspecError: `data` is something else.
     """
-    wire = _request.decode(data)
+    wire = _request(data)
     return ChatRequest(model=wire.model, messages=tuple(wire.messages), options=wire.options, provider=wire.provider)
 
 

@@ -81,6 +81,9 @@ class Writer:
         generation = known.generation
         if known.is_busy or known.is_alone:
             return
+        if self._client.is_away:
+            self._tell(known, len(known.pending))
+            return
         known.is_busy = True
         records = (*generation.records[known.written :], *known.pending)
         if known.written == 0:

@@ -4,8 +4,11 @@ import asyncio
 
 import pytest
 
+from tests.app import metrics
+from tests.app.asking import STREAM, connected, of_type
 from tests.fleet.checks import STREAMS, check_shared, check_whole, count_calls
-from tests.fleet.readers import reading
+from tests.fleet.instances import fleet
+from tests.fleet.readers import question, reading
 
 pytestmark = pytest.mark.anyio
 
@@ -35,3 +38,24 @@ async def test_a_leader_that_wakes_up_is_refused(three, simulator):
     check_whole(readers, 100)
     assert count_calls(simulator) <= STREAMS + len(led)
     await check_shared(simulator, three.instances)
+
+
+async def test_who_reads_elsewhere_loses_nothing_when_an_instance_is_stopped(simulator, redis_server):
+    """The operator's end is no worse than a crash: another instance goes on, for a call more."""
+    simulator.behave("openai", tokens=60, gap_s=0.05)
+    query = question()
+    with fleet(simulator, redis_server.url, redis_server.url) as [one, two]:
+        async with connected(one.url) as first, connected(two.url) as second:
+            async with first.open(STREAM, query) as leading:
+                await leading.chunks(3)
+                following = asyncio.create_task(second.ask(STREAM, query))
+                await metrics.until(second, "sse_coalesced_total", lambda count: count == 1)
+            one.is_alive = False
+            await asyncio.to_thread(one.stop)
+            followed = await following
+
+    assert followed.events[-1].type == "complete"
+    assert [chunk.json["chunk_index"] for chunk in of_type(followed.events, "chunk")] == [
+        *range(1, 62)
+    ]  # the last says why it ended
+    assert simulator.counters("openai")["calls"] == 2

@@ -103,3 +103,17 @@ async def test_whose_answer_it_is_is_known_elsewhere(redis_server):
         found = await two.log.find("g")
 
     assert (found.opened.scope, found.opened.user) == ("user:a", "a")
+
+
+async def test_what_was_not_heard_of_is_caught_up_with(redis_server):
+    """A client that has seen more elsewhere than this instance has heard of is in the right."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        claim = await one.log.claim(opened("g"), QUESTION)
+        followed = await two.log.find("g")
+        await two.subscriptions.close()
+        await one.log.append(claim.lease, Chunk("x"))
+        await until(lambda: len(claim.generation.records) == 2)
+
+        await two.log.catch_up(followed)
+
+        assert followed.records == claim.generation.records

@@ -126,3 +126,18 @@ async def test_a_server_that_was_made_a_replica_under_us_counts_as_away(pair):
         first.ask("REPLICAOF", "NO", "ONE")
         await until(lambda: not (one.client.is_away or two.client.is_away))
         await check_followed(one, two, "s")
+
+
+async def test_a_server_that_is_full_counts_as_away(redis_server):
+    """It takes nothing, so each instance goes on alone and says so, until it takes something again."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        await check_followed(one, two, "q")
+        redis_server.ask("CONFIG", "SET", "maxmemory", "1")
+        try:
+            alone = await one.log.claim(opened("a", "r"), QUESTION)
+            assert alone.lease
+            assert one.client.is_away
+        finally:
+            redis_server.ask("CONFIG", "SET", "maxmemory", "0")
+        await until(lambda: not (one.client.is_away or two.client.is_away))
+        await check_followed(one, two, "s")

@@ -4,9 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from domain.chat import Turn
-from domain.generation import Opened
-from infrastructure.redis.wire import decode_record, encode_record
+from domain.chat import ChatRequest, Chunk, Turn
+from domain.generation import Opened, Sealed, State
+from infrastructure.redis.wire import (
+    decode_record,
+    decode_recording,
+    decode_request,
+    encode_record,
+    encode_recording,
+    encode_request,
+)
 
 OPENED = Opened(
     generation_id="g",
@@ -26,3 +33,25 @@ def test_another_instance_knows_all_that_was_opened(change):
     opened = replace(OPENED, **change)
 
     assert decode_record(encode_record(opened)) == opened
+
+
+BEYOND = {"seed": 2**64, "deep": [-(2**70), {"n": 10**30}]}
+"""What JSON can have, and msgpack cannot."""
+
+
+def test_integers_of_any_size_pass():
+    """Whatever a provider sends, or a client asks for, goes through Redis as it does without."""
+    chunk = Chunk("x", delta=BEYOND)
+    records = [OPENED, chunk, Sealed(state=State.DONE)]
+    request = ChatRequest(model="m", messages=({"role": "user", "content": "?", **BEYOND},), options=BEYOND)
+
+    assert decode_record(encode_record(chunk)) == chunk
+    assert decode_recording(encode_recording(1.5, records)) == (1.5, records)
+    assert decode_request(encode_request(request)) == request
+
+
+def test_a_stored_answer_has_no_turn():
+    """What was asked in a conversation is its asker's alone."""
+    _, [opened, *_] = decode_recording(encode_recording(1.5, [replace(OPENED, turn=TURN), Sealed(state=State.DONE)]))
+
+    assert opened == OPENED
