@@ -156,7 +156,7 @@ def test_check_tells_which_redis_it_is(servers, simulator):
     done = weir("check", OPENAI_API_KEY=KEY, OPENAI_BASE_URL=simulator.urls["openai"], WEIR_REDIS_URL=url)
 
     assert done.returncode == 0
-    assert "  ok    Redis " in done.stdout
+    assert re.search(r"^  ok    (Redis|Valkey) \d", done.stdout, re.MULTILINE)
 
 
 def test_check_fails_when_redis_does_not_answer(simulator):
