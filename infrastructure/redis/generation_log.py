@@ -245,9 +245,9 @@ class RedisGenerationLog:
                 known.is_unread = True
 
     def quiet(self) -> Iterator[Known]:
-        """The generations led here, and not ended, of which nothing has come into Redis since the last look."""
+        """The generations led here of which nothing has come into Redis since the last look."""
         for known in self._roll:
-            if known.is_led_here and known.seen_count == known.written and not known.generation.sealed:
+            if known.is_led_here and known.seen_count == known.written:
                 yield known
             known.seen_count = known.written
 

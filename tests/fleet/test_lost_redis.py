@@ -53,8 +53,8 @@ async def test_redis_is_killed_and_an_instance_after_its_return(three, simulator
     async with reading(three.instances, STREAMS, followers=FOLLOWERS) as readers:
         three.redis.stop()
         three.redis.start()
-        await until_whole(*three.instances)
-        await asyncio.sleep(0.7)
+        await asyncio.to_thread(three.redis.until, f"*{STREAMS}\r\n", "KEYS", "weir:gen:*:log:*")
+        await asyncio.to_thread(three.redis.until, f"*{STREAMS}\r\n", "KEYS", "weir:stream:*")
         three.instances[0].kill()
     await check(simulator, readers, three.instances[1:], extra_calls=STREAMS // 3 + FOLLOWERS)
 
