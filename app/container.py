@@ -189,6 +189,7 @@ class Container(containers.DeclarativeContainer):
         unix_now=unix_now,
     )
 
+    longest_answer_s = providers.Callable(_lease_s, settings.provided.deadlines.total_s)
     generation_log = providers.Selector(
         store,
         memory=providers.Singleton(MemoryGenerationLog, generations),
@@ -198,12 +199,11 @@ class Container(containers.DeclarativeContainer):
             subscriptions=subscriptions,
             generations=generations,
             instance_id=instance_id,
-            lease_s=providers.Callable(_lease_s, settings.provided.deadlines.total_s),
+            lease_s=longest_answer_s,
             keep_s=settings.provided.cache.ttl_s,
             publish=publish,
         ),
     )
-    longest_answer_s = providers.Callable(_lease_s, settings.provided.deadlines.total_s)
     session_store = providers.Selector(
         store,
         memory=providers.Singleton(

@@ -52,7 +52,7 @@ def _run(server: Server, target: Target, tier: str, round_s: float) -> tuple[flo
     answers = load(Spread(targets=[target], connections=_CONNECTIONS, questions=_QUESTIONS, limit_s=round_s))
     cpu_us = (server.cpu_s() - before_s) / answers.count * 1e6
     tiers = {seen.cache for seen in answers.seen}
-    assert tiers == {tier}, tiers
+    assert tier in tiers <= {tier, "l1"}, tiers  # the one answer that the far one may keep is asked for now and then
     assert answers.fewest_tokens >= targets.CHUNK_COUNTS["fifty"]
     return answers.count / answers.wall_s, cpu_us
 

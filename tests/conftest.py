@@ -51,6 +51,14 @@ def redis_server(redis_session):
     return redis_session
 
 
+@pytest.fixture
+def own_redis():
+    """A Redis that the test may end."""
+    server = RedisServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture(scope="session")
 def cluster_session():
     """A cluster of three for all tests."""

@@ -12,6 +12,16 @@ from pathlib import Path
 from perf.redis_server import free_port, redis_executable
 
 
+def ask(port: int, *command: str) -> bytes:
+    """Return the first bytes of the answer of who listens there; none when nobody does (yet)."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall((" ".join(command) + "\r\n").encode())
+            return connection.recv(65536)
+    except OSError:
+        return b""
+
+
 class RedisServer:
     """A redis-server of one's own at `url`, with nothing kept on disk unless `options` say so."""
 
@@ -34,12 +44,7 @@ class RedisServer:
 
     def ask(self, *command: str) -> bytes:
         """Return the first bytes of the answer; none when nobody listens (yet)."""
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                connection.sendall((" ".join(command) + "\r\n").encode())
-                return connection.recv(65536)
-        except OSError:
-            return b""
+        return ask(self.port, *command)
 
     def until(self, condition: str, *command: str) -> None:
         """Return once the answer to `command` contains `condition`.
@@ -124,17 +129,9 @@ class RedisBehindSentinel:
             "sentinel down-after-milliseconds weir 500\nsentinel failover-timeout weir 3000\n"
         )
         self._sentinel = subprocess.Popen([redis_executable(), str(config), "--sentinel"], stdout=subprocess.DEVNULL)
-        while b"slaves=1" not in self._ask("INFO", "sentinel"):
+        while b"slaves=1" not in ask(self.port, "INFO", "sentinel"):
             pass
         self.url = f"redis+sentinel://127.0.0.1:{self.port}/weir"
-
-    def _ask(self, *command: str) -> bytes:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                connection.sendall((" ".join(command) + "\r\n").encode())
-                return connection.recv(65536)
-        except OSError:
-            return b""
 
     def is_promoted(self) -> bool:
         """Whether the replica is master."""

@@ -1,7 +1,6 @@
 import pytest
 
 from tests.fleet.instances import Fleet, fleet
-from tests.redis_servers import RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +32,3 @@ def three(faults_session, simulator):
     """A whole fleet, and simulated providers of which nothing was asked yet."""
     faults_session.replace_lost()
     return faults_session
-
-
-@pytest.fixture
-def own_redis():
-    """A Redis that the test may end."""
-    server = RedisServer()
-    yield server
-    server.close()

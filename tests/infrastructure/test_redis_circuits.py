@@ -13,19 +13,11 @@ from infrastructure.redis.circuit_breakers import RedisCircuitBreakers
 from infrastructure.redis.keys import circuit_key
 from tests.fakes import FakeClock
 from tests.redis_instances import RedisInstance, until
-from tests.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 
 POLICY = BreakerPolicy(failures=3, window=5, open_s=32.0)
 HEARD_WITHIN_S = 0.1
-
-
-@pytest.fixture
-def server():
-    running = RedisServer()
-    yield running
-    running.close()
 
 
 class Fleet:
@@ -73,9 +65,9 @@ class Fleet:
 
 
 @pytest.fixture
-async def fleet(server):
+async def fleet(own_redis):
     async with AsyncExitStack() as stack:
-        both = Fleet(server.url, stack)
+        both = Fleet(own_redis.url, stack)
         await both.add()
         await both.add()
         yield both
@@ -94,11 +86,11 @@ async def test_what_opens_on_one_is_open_on_the_other_within_100_ms(fleet):
     assert refused.value.retry_after_s == POLICY.open_s
 
 
-async def test_deciding_costs_no_round_trip_while_closed_and_while_open(fleet, server):
+async def test_deciding_costs_no_round_trip_while_closed_and_while_open(fleet, own_redis):
     """A request is not slower for being one of a fleet."""
 
     def commands():
-        stats = server.ask("INFO", "commandstats").decode()
+        stats = own_redis.ask("INFO", "commandstats").decode()
         return [line for line in stats.splitlines() if "evalsha" in line or "hmget" in line]
 
     for _ in range(50):
@@ -196,10 +188,10 @@ async def test_what_opens_when_redis_has_nothing_of_the_circuit_any_more_is_hear
     await fleet.everywhere(CircuitState.OPEN)
 
 
-async def test_what_was_said_while_the_subscription_was_lost_is_read(fleet, server):
+async def test_what_was_said_while_the_subscription_was_lost_is_read(fleet, own_redis):
     """A message that nobody heard is not lost for good."""
     fleet.instances[1].begun.clear()
-    server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+    own_redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
     await fleet.trip(0)
 
     await fleet.instances[1].heard_again()
@@ -207,31 +199,31 @@ async def test_what_was_said_while_the_subscription_was_lost_is_read(fleet, serv
     await fleet.everywhere(CircuitState.OPEN)
 
 
-async def test_a_server_that_has_forgotten_its_scripts_is_told_them_again(fleet, server):
+async def test_a_server_that_has_forgotten_its_scripts_is_told_them_again(fleet, own_redis):
     """As after a failover."""
-    server.ask("SCRIPT", "FLUSH")
+    own_redis.ask("SCRIPT", "FLUSH")
     await fleet.trip(0)
     await fleet.everywhere(CircuitState.OPEN)
     fleet.clock.advance(POLICY.open_s)
-    server.ask("SCRIPT", "FLUSH")
+    own_redis.ask("SCRIPT", "FLUSH")
 
     (await fleet.breakers[1].acquire("p")).success()
 
     await fleet.everywhere(CircuitState.CLOSED)
 
 
-async def test_without_redis_each_decides_for_itself_and_tells_when_it_is_back(fleet, server):
+async def test_without_redis_each_decides_for_itself_and_tells_when_it_is_back(fleet, own_redis):
     """What one has learnt meanwhile is not forgotten."""
     for each in fleet.instances:
         each.begun.clear()
-    server.stop()
+    own_redis.stop()
     await fleet.trip(0)
     assert [fleet.state(0), fleet.state(1)] == [CircuitState.OPEN, CircuitState.CLOSED]
     fleet.clock.advance(POLICY.open_s)
     probe = await fleet.breakers[0].acquire("p")
     probe.failure()
 
-    server.start()
+    own_redis.start()
 
     await fleet.everywhere(CircuitState.OPEN)
 

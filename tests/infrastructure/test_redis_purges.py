@@ -9,18 +9,10 @@ from domain.events import CachePurged
 from infrastructure.redis.purges import RedisPurges
 from tests.recordings import recording
 from tests.redis_instances import TTL_S, RedisInstance, until
-from tests.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 
 ALL = Purge(at_s=1000.0)
-
-
-@pytest.fixture
-def server():
-    running = RedisServer()
-    yield running
-    running.close()
 
 
 class Fleet:
@@ -52,9 +44,9 @@ class Fleet:
 
 
 @pytest.fixture
-async def fleet(server):
+async def fleet(own_redis):
     async with AsyncExitStack() as stack:
-        both = Fleet(server.url, stack)
+        both = Fleet(own_redis.url, stack)
         await both.add()
         await both.add()
         yield both
@@ -110,10 +102,10 @@ async def test_what_was_purged_before_is_known_when_a_start_ends(fleet):
     assert late.purges.conceal(recording("m", "", 1000.0))
 
 
-async def test_a_purge_while_the_subscription_was_lost_is_read(fleet, server):
+async def test_a_purge_while_the_subscription_was_lost_is_read(fleet, own_redis):
     """A message that nobody heard is not lost for good."""
     fleet.instances[1].begun.clear()
-    server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+    own_redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
     await fleet.purge(0, ALL)
 
     await fleet.instances[1].heard_again()
@@ -121,29 +113,29 @@ async def test_a_purge_while_the_subscription_was_lost_is_read(fleet, server):
     await until(lambda: fleet.conceals(1, 1000.0))
 
 
-async def test_a_purge_without_redis_is_told_when_it_is_back(fleet, server):
+async def test_a_purge_without_redis_is_told_when_it_is_back(fleet, own_redis):
     """Who purges is told that the others do not know yet."""
-    server.stop()
+    own_redis.stop()
     assert not await fleet.purge(0, ALL)
     assert fleet.conceals(0, 1000.0)
     assert not fleet.conceals(1, 1000.0)
 
-    server.start()
+    own_redis.start()
 
     await until(lambda: fleet.conceals(1, 1000.0))
 
 
-async def test_a_server_that_has_forgotten_its_scripts_is_told_them_again(fleet, server):
+async def test_a_server_that_has_forgotten_its_scripts_is_told_them_again(fleet, own_redis):
     """As after a failover."""
     await fleet.purge(0, ALL)
-    server.ask("SCRIPT", "FLUSH")
+    own_redis.ask("SCRIPT", "FLUSH")
 
     assert await fleet.purge(0, Purge(at_s=1001.0))
 
     await until(lambda: fleet.conceals(1, 1001.0))
 
 
-async def test_purges_older_than_any_answer_are_forgotten_in_redis_too(fleet, server):
+async def test_purges_older_than_any_answer_are_forgotten_in_redis_too(fleet, own_redis):
     """The hash does not grow with the years; of two purges the later one stays."""
     await fleet.purge(0, Purge(at_s=1000.0, model="a"))
     await fleet.purge(0, Purge(at_s=1100.0, model="b"))
