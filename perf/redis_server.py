@@ -1,5 +1,6 @@
 """A Redis of the measurement's own, and what it says it has done."""
 
+import random
 import shutil
 import socket
 import subprocess
@@ -29,11 +30,24 @@ def redis_executable() -> str:
     return str(get_binary_path())
 
 
+_PORTS = range(10_000, 22_000)
+"""Below those that systems give to clients, so that none takes one in between; so is a cluster's bus, 10,000 above."""
+
+
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody listens on, nor on the one 10,000 above."""
+    while True:
+        port = random.choice(_PORTS)
+        if _is_free(port) and _is_free(port + 10_000):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return True
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
