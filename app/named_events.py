@@ -20,6 +20,11 @@ def event(name: bytes, number: int, data: object) -> bytes:
     return b"event: %b\nid: %d\ndata: %b\n\n" % (name, number, encode_json(data))
 
 
+_CHUNK = b'event: chunk\nid: %d\ndata: {"content":%b,"chunk_index":%d,"finish_reason":%b%b\n\n'
+_TEXT = b'event: chunk\nid: %d\ndata: {"content":%b,"chunk_index":%d,"finish_reason":null}\n\n'
+"""Most chunks are nothing but text."""
+
+
 class SharedEvents:
     """The events that are the same for every reader of a generation, encoded once: chunks and changes of provider."""
 
@@ -143,19 +148,17 @@ def _complete(answer: Answer, number: int, summary: bytes, ttft_s: float | None,
 
 
 def _chunk(number: int, chunk_index: int, chunk: Chunk) -> bytes:
-    return b'event: chunk\nid: %d\ndata: {"content":%b,"chunk_index":%d,"finish_reason":%b%b\n\n' % (
-        number,
-        encode_json(chunk.content),
-        chunk_index,
-        b"null" if chunk.finish_reason is None else encode_json(chunk.finish_reason),
-        _more(chunk) if chunk.delta or chunk.choice or chunk.index else b"}",
-    )
+    text, reason = encode_json(chunk.content), chunk.finish_reason
+    if reason is None and not (chunk.delta or chunk.choice or chunk.index):
+        return _TEXT % (number, text, chunk_index)
+    finish_reason = b"null" if reason is None else encode_json(reason)
+    return _CHUNK % (number, text, chunk_index, finish_reason, _more(chunk))
 
 
 def _more(chunk: Chunk) -> bytes:
     """The rest of its object, with what it has beside its text."""
     more = {**(chunk.delta or {}), **(chunk.choice or {}), **({"index": chunk.index} if chunk.index else {})}
-    return b"," + encode_json(more)[1:]
+    return b"," + encode_json(more)[1:] if more else b"}"
 
 
 def _change(change: ProviderChange) -> dict[str, Any]:

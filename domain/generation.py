@@ -256,8 +256,8 @@ def _chunk_bytes(chunk: Chunk) -> int:
 
 def _chunks_bytes(chunks: Sequence[Chunk]) -> int:
     """As the sum of each; most answers are plain, and can be looked at in one go."""
-    text = "".join([chunk.content for chunk in chunks if not (chunk.delta or chunk.choice)])
-    if text.isascii() and not any(chunk.delta or chunk.choice for chunk in chunks):
+    text = "".join([chunk.content for chunk in chunks])
+    if text.isascii() and not [chunk for chunk in chunks if chunk.delta or chunk.choice]:
         return _text_bytes(text)
     return sum(map(_chunk_bytes, chunks))
 

@@ -41,6 +41,10 @@ class Generations:
         ended = self._ended.get(generation_id)
         return None if ended is None or self._is_expired(ended) else ended
 
+    def keeps(self, generation: Generation) -> bool:
+        """Whether it would be found even if nobody else held it."""
+        return generation is self._oversized or generation.opened.generation_id in self._kept
+
     def begin(self, opened: Opened, epoch: int = 0, records: Sequence[Record] = ()) -> Generation:
         """A generation, with what it has so far beside its first record, led at `epoch` (0: not yet).
 

@@ -16,6 +16,9 @@ PROBE_S = 0.25
 PAUSE_S = 1.5
 """No command takes so long: when one did, it is this process that was stopped."""
 
+MAX_BATCH = 256
+"""Commands that leave together: of many more than that, the last answer would come too late."""
+
 _FULL = ("READONLY", "OOM command not allowed", "MISCONF")
 
 PROBE = (("PING",), ("SET", "weir:probe", 1, "PX", 1000))
@@ -133,7 +136,7 @@ class RedisClient:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        batch, self._waiting = self._waiting, []
+        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
         if batch:
             task = asyncio.get_running_loop().create_task(self._send(batch))
             self._sending.add(task)

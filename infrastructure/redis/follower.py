@@ -41,7 +41,9 @@ class Follower:
         self._roll = roll
         self._publish = publish
 
-    async def join(self, tag: str, generation_id: str, epoch: bytes, owner: bytes, request: bytes) -> Generation | None:
+    async def join(
+        self, tag: str, generation_id: str, epoch: bytes, owner: bytes, request: bytes, *, is_apart: bool = False
+    ) -> Generation | None:
         """The generation, with all records so far, and more as they come; None: its log is gone or is no log."""
         here = self._here(generation_id)
         if here is not None:
@@ -56,8 +58,9 @@ class Follower:
             return here
         generation = self._generations.begin(first, int(epoch), more)
         if generation.sealed is None:
+            written, leader = len(generation.records), owner.decode()
             self.follow(
-                Known(generation, request or b"", owner.decode(), is_led_here=False, written=len(generation.records))
+                Known(generation, request or b"", leader, is_led_here=False, written=written, is_apart=is_apart)
             )
         return generation
 

@@ -19,9 +19,18 @@ from domain.ports import Claim, Lease
 from infrastructure.memory.generations import Generations
 from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
 from infrastructure.redis.follower import NO_RECORD, Follower
-from infrastructure.redis.keys import STOPS, followed_key, lease_key, log_key, response_key, stream_key, tag_of
+from infrastructure.redis.keys import (
+    STOPS,
+    followed_key,
+    lease_key,
+    log_key,
+    own_lease_key,
+    response_key,
+    stream_key,
+    tag_of,
+)
 from infrastructure.redis.known import Known, Roll
-from infrastructure.redis.scripts import CLAIM, CLOSE, ENDED, HELD, JOIN, OWNED, RELEASE, TAKE_OVER
+from infrastructure.redis.scripts import CLAIM, CLOSE, ENDED, HELD, JOIN, OWNED, RELEASE, REOPEN, TAKE_OVER
 from infrastructure.redis.subscriptions import Subscriptions
 from infrastructure.redis.wire import decode_request, encode_record, encode_request
 from infrastructure.redis.writer import Writer
@@ -73,7 +82,7 @@ class RedisGenerationLog:
         generation = self._generations.answering(fingerprint)
         if generation is not None:
             return generation
-        match await self._joined(fingerprint):
+        match await self._joined(fingerprint, lease_key(fingerprint)):
             case [generation_id, epoch, owner, request, b""]:
                 found = await self._follower.join(fingerprint, generation_id.decode(), epoch, owner, request)
                 return None if found is None or found.sealed else found
@@ -154,16 +163,21 @@ class RedisGenerationLog:
             return None
         if tag is None:
             return None
-        epoch, owner, request = b"0", b"", b""
-        match await self._joined(tag.decode()):
-            case [held_id, *held, _] if held_id == generation_id.encode():
-                epoch, owner, request = held
-        return await self._follower.join(tag.decode(), generation_id, epoch, owner, request)
+        return await self._found(tag.decode(), generation_id)
 
-    async def _joined(self, tag: str) -> list[Any]:
+    async def _found(self, tag: str, generation_id: str) -> Generation | None:
+        """The generation under its question's lease, under one of its own, or under none when it has ended."""
+        for key in (lease_key(tag), own_lease_key(tag, generation_id)):
+            match await self._joined(tag, key):
+                case [held_id, *held, _] if held_id == generation_id.encode():
+                    is_apart = key != lease_key(tag)
+                    return await self._follower.join(tag, generation_id, *held, is_apart=is_apart)
+        return await self._follower.join(tag, generation_id, b"0", b"", b"")
+
+    async def _joined(self, tag: str, lease: str) -> list[Any]:
         """Who leads what, if anybody and as far as Redis says; that it is followed from here is known from now on."""
         try:
-            held: list[Any] = await self._client.submit_script(JOIN, (lease_key(tag), followed_key(tag)), FOLLOWED_MS)
+            held: list[Any] = await self._client.submit_script(JOIN, (lease, followed_key(tag)), FOLLOWED_MS)
         except NO_ANSWER:
             return []
         return held
@@ -207,13 +221,19 @@ class RedisGenerationLog:
             await self._client.submit("PUBLISH", STOPS, generation_id)
 
     async def is_read_elsewhere(self, generation: Generation) -> bool:
-        """Whether another instance has readers of a generation that is led here; if not, none will join it."""
-        opened = generation.opened
-        tag = tag_of(opened)
+        """Whether another instance has readers of a generation that is led here; if not, none will join it.
+
+        Unless somebody has come to read it here meanwhile: then they can.
+        """
+        known = self._roll.get(generation.opened.generation_id)
+        if known is None:
+            return False
         try:
-            answer = await self._client.submit_script(CLOSE, (lease_key(tag), followed_key(tag)), opened.generation_id)
+            answer = await self._client.submit_script(CLOSE, (known.lease, known.followed), known.generation_id)
         except NO_ANSWER:
             return False
+        if generation.reader_count:
+            self._client.submit_script(REOPEN, [known.lease], known.generation_id).add_done_callback(unheard)
         return bool(answer[0] == HELD)
 
     async def catch_up(self, generation: Generation) -> None:

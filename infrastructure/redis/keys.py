@@ -13,6 +13,11 @@ def lease_key(tag: str) -> str:
     return f"weir:gen:{{{tag}}}:lease"
 
 
+def own_lease_key(tag: str, generation_id: str) -> str:
+    """The same, of a generation that answers the question beside the one that has the question's lease."""
+    return f"{lease_key(tag)}:{generation_id}"
+
+
 def log_key(tag: str, generation_id: str) -> str:
     """Stream: record number N is entry N+1; the one that seals has a field more."""
     return f"weir:gen:{{{tag}}}:log:{generation_id}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from domain.generation import Generation, Record
-from infrastructure.redis.keys import followed_key, lease_key, log_key, tag_of, tail_channel
+from infrastructure.redis.keys import followed_key, lease_key, log_key, own_lease_key, tag_of, tail_channel
 
 
 @dataclass(slots=True, eq=False)
@@ -13,6 +13,7 @@ class Known:
     """A generation that is led or followed here, its id, and its keys (keys.py), which are asked for with every chunk.
 
     `written`: how many of its records are in Redis; `pending`: those that nobody has been told yet.
+    `is_apart`: it has a lease of its own, beside the one that answers the same question.
     `is_alone`: another has gone on without what was told here, or Redis has been away for long: this one is finished in
     memory, for those who read it here.
     `unanswered_count`: so many beats Redis has not answered for it.
@@ -30,6 +31,7 @@ class Known:
     is_busy: bool = False
     is_fetching: bool = False
     is_dirty: bool = False
+    is_apart: bool = False
     is_alone: bool = False
     has_lapsed: bool = False
     unanswered_count: int = 0
@@ -47,7 +49,7 @@ class Known:
     def __post_init__(self) -> None:
         self.tag = tag_of(self.generation.opened)
         self.generation_id = self.generation.opened.generation_id
-        self.lease = lease_key(self.tag)
+        self.lease = own_lease_key(self.tag, self.generation_id) if self.is_apart else lease_key(self.tag)
         self.log = log_key(self.tag, self.generation_id)
         self.followed = followed_key(self.tag)
         self.tail = tail_channel(self.tag, self.generation_id)
@@ -56,6 +58,11 @@ class Known:
     def is_written(self) -> bool:
         """Whether Redis has all there is."""
         return not self.pending and self.written == len(self.generation.records)
+
+    def part(self) -> None:
+        """It has a lease of its own from now on, for another has the question's."""
+        self.is_apart = self.has_lapsed = True
+        self.lease = own_lease_key(self.tag, self.generation_id)
 
     async def settle(self) -> None:
         """It is sealed here, or is led by another instance."""

@@ -84,6 +84,12 @@ return {1}
 """)
 """KEYS lease, followed; ARGV id: nobody follows, nor will anybody who asks its question."""
 
+REOPEN = Script("""
+if redis.call('HGET', KEYS[1], 'id') == ARGV[1] then redis.call('HDEL', KEYS[1], 'is_closed') end
+return {1}
+""")
+"""KEYS lease; ARGV id: who asks its question may follow again."""
+
 TAKE_OVER = Script("""
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 if last[1] and #last[1][2] > 2 then return {-4} end

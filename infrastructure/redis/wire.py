@@ -4,6 +4,7 @@ Fields are only ever added at the end, with a default, so that what an older ver
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -86,6 +87,12 @@ class _Sealed(msgspec.Struct, array_like=True, tag=3, frozen=True):
     failure: _Failure | None
 
 
+class _Texts(msgspec.Struct, array_like=True, tag=4, frozen=True):
+    """Chunks that have nothing but their texts, one after another: in an answer, that is most of them."""
+
+    texts: list[str]
+
+
 class _Request(msgspec.Struct, array_like=True, frozen=True):
     model: str
     messages: list[dict[str, Any]]
@@ -116,7 +123,7 @@ def _decoder(kind: Any) -> Callable[[bytes], Any]:
 
 
 _record = _decoder(_Opened | _Change | _Chunk | _Sealed)
-_recording = _decoder(tuple[float, list[_Opened | _Change | _Chunk | _Sealed]])
+_recording = _decoder(tuple[float, list[_Opened | _Change | _Chunk | _Sealed | _Texts]])
 _request = _decoder(_Request)
 
 
@@ -136,8 +143,14 @@ def decode_record(data: bytes) -> Record:
 
 def encode_recording(sealed_at_s: float, records: Sequence[Record]) -> bytes:
     """A whole answer as bytes that `decode_recording` reads, without the turn, which is its asker's alone."""
-    first, *more = map(_to_wire, records)
-    return _encode((sealed_at_s, [msgspec.structs.replace(first, turn=None), *more]))
+    wires: list[msgspec.Struct] = []
+    for is_text, run in groupby(records, _is_text):
+        if is_text:
+            wires.append(_Texts([chunk.content for chunk in run if type(chunk) is Chunk]))
+        else:
+            wires.extend([_to_wire(record) for record in run])
+    wires[0] = msgspec.structs.replace(wires[0], turn=None)
+    return _encode((sealed_at_s, wires))
 
 
 def decode_recording(data: bytes) -> tuple[float, list[Record]]:
@@ -147,12 +160,17 @@ def decode_recording(data: bytes) -> tuple[float, list[Record]]:
         msgspec.MsgspecError, ValueError: `data` is something else.
     """
     sealed_at_s, wires = _recording(data)
-    return sealed_at_s, [
-        Chunk(wire.content, wire.finish_reason, wire.index, wire.delta, wire.choice)  # most are; a call less for each
-        if type(wire) is _Chunk
-        else _from_wire(wire)
-        for wire in wires
-    ]
+    records: list[Record] = []
+    for wire in wires:
+        if type(wire) is _Texts:
+            records.extend(map(Chunk, wire.texts))
+        else:
+            records.append(_from_wire(wire))
+    return sealed_at_s, records
+
+
+def _is_text(record: Record) -> bool:
+    return type(record) is Chunk and record == Chunk(record.content)
 
 
 def encode_request(request: ChatRequest) -> bytes:

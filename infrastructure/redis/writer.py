@@ -5,6 +5,7 @@ what is missing there is written when it is back.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +14,15 @@ from infrastructure.memory.generations import Generations
 from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
 from infrastructure.redis.keys import stream_key, tag_of
 from infrastructure.redis.known import Known, Roll
-from infrastructure.redis.scripts import APPEND, BEHIND, FENCED, LAPSED, OWNED
+from infrastructure.redis.scripts import APPEND, BEHIND, FENCED, GONE, LAPSED, OWNED
 from infrastructure.redis.wire import encode_record
 
 HOLD_MS = 2000
 """How long the question stays held once it is answered, if its leader does not release it: until the answer is stored,
 whoever asks must find it here."""
+
+MAX_UNWRITTEN = 10_000
+"""So many ended generations wait for Redis at most, when it is away; fewer if the memory for ended ones is used up."""
 
 UNKEPT_MS = 3000
 """How long an answer that must not be kept stays, for those who read it: they look for its end every half second."""
@@ -45,6 +49,7 @@ class Writer:
         self._lease_ms = lease_ms
         self._keep_ms = keep_ms
         self._fenced = fenced
+        self._unwritten: deque[Known] = deque()
 
     def append(self, known: Known, record: Record) -> None:
         """`record` is on its way."""
@@ -117,6 +122,10 @@ class Writer:
                 known.has_lapsed = True
                 self._submit(known)
                 return
+            case [code] if code == GONE and not known.is_apart:
+                known.part()
+                self._submit(known)
+                return
             case [code, *_] if code == OWNED:
                 known.written, known.has_lapsed = count, False
                 self._tell(known, pending_count)
@@ -140,3 +149,16 @@ class Writer:
             known.settled()
             if known.is_alone or known.is_written:
                 self._roll.remove(known)
+            else:
+                self._keep_unwritten(known)
+
+    def _keep_unwritten(self, known: Known) -> None:
+        """Redis gets it when it is back, if it is still kept here then."""
+        unwritten = self._unwritten
+        unwritten.append(known)
+        while unwritten and (len(unwritten) > MAX_UNWRITTEN or self._is_done(unwritten[0])):
+            self._roll.remove(unwritten.popleft())
+
+    def _is_done(self, known: Known) -> bool:
+        generation = known.generation
+        return known.is_written or (generation.opened.is_kept and not self._generations.keeps(generation))

@@ -1,12 +1,13 @@
 """What the log leaves in Redis, and for how long."""
 
+import asyncio
 import time
 from dataclasses import replace
 
 import pytest
 
 from domain.chat import Chunk
-from domain.generation import Sealed, State
+from domain.generation import Reader, Sealed, State
 from domain.ports import Recording
 from infrastructure.redis.keys import followed_key, lease_key, log_key, stream_key, tag_of
 from infrastructure.redis.wire import encode_record
@@ -117,3 +118,76 @@ async def test_what_was_not_heard_of_is_caught_up_with(redis_server):
         await two.log.catch_up(followed)
 
         assert followed.records == claim.generation.records
+
+
+async def claimed_apart(instance, name):
+    """What an instance leads that could not ask Redis whether another does."""
+    instance.client.is_away = True
+    claim = await instance.log.claim(opened(name), QUESTION)
+    instance.client.is_away = False
+    return claim
+
+
+async def test_two_that_answer_one_question_apart_are_both_found_elsewhere(redis_server):
+    """While they run and afterwards: whoever reads either may come back to any instance."""
+    async with redis_instances(redis_server.url, "one", "two", "three") as [one, two, three]:
+        claims = [await one.log.claim(opened("g"), QUESTION), await claimed_apart(two, "h")]
+        for claim, leader in zip(claims, (one, two), strict=True):
+            await leader.log.append(claim.lease, Chunk(leader.name))
+            await until(lambda claim=claim: len(claim.generation.records) == 2)
+        found = [await three.log.find(name) for name in ("g", "h")]
+        for claim, leader in zip(claims, (one, two), strict=True):
+            await leader.log.append(claim.lease, DONE)
+        await until(lambda: all(each.sealed for each in found))
+        async with redis_instances(redis_server.url, "late") as [late]:
+            later = [await late.log.find(name) for name in ("g", "h")]
+
+    records = [claim.generation.records for claim in claims]
+    assert [each.records for each in found] == [each.records for each in later] == records
+
+
+async def test_one_that_is_answered_apart_is_gone_on_with_when_its_leader_is_gone(redis_server):
+    """By whoever reads it, beside the one that has its question."""
+    async with redis_instances(redis_server.url, "one", "two", "three") as [one, two, three]:
+        await one.log.claim(opened("g"), QUESTION)
+        lost = await claimed_apart(two, "h")
+        await two.log.append(lost.lease, Chunk("x"))
+        await until(lambda: len(lost.generation.records) == 2)
+        found = await three.log.find("h")
+        lease = await three.take_over("h")
+        await three.log.append(lease, DONE)
+
+        assert found.records == [opened("h"), Chunk("x"), DONE]
+        assert three.requests == [QUESTION]
+        assert (await two.log.under_way("q")) is lost.generation
+        assert (await one.log.under_way("q")).opened == opened("g")
+
+
+async def test_who_comes_here_while_the_question_is_closed_has_it_open_again(redis_server):
+    """Else the next who asks elsewhere would pay for a second answer."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        claim = await one.log.claim(opened("g"), QUESTION)
+        closing = asyncio.ensure_future(one.log.is_read_elsewhere(claim.generation))
+        reader = Reader(claim.generation)
+        assert not await closing
+        assert (await two.log.claim(opened("other"), QUESTION)).lease is None
+        reader.close()
+
+
+async def test_what_ended_without_redis_waits_for_it_within_the_bounds_of_memory(redis_server):
+    """However long it is away: of those that had to go from memory nothing is left."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        one.client.is_away = True
+        largest = "x" * 4_000_000
+        for name in "abcdefgh":
+            claim = await one.log.claim(opened(name, name), QUESTION)
+            await one.log.append(claim.lease, Chunk(largest))
+            await one.log.append(claim.lease, DONE)
+        waiting = [known.generation_id for known in one.log._roll]
+        one.client.is_away = False
+        one.log._catch_up()
+        await until(lambda: not list(one.log._roll), limit_s=20)
+
+        assert waiting == ["e", "f", "g", "h"]
+        assert (await two.log.find("h")).records == claim.generation.records
+        assert await two.log.find("a") is None
