@@ -6,6 +6,7 @@ They are the redis-server on the PATH, or the one that a wheel brings.
 import socket
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from perf.redis_server import free_port, redis_executable
@@ -45,8 +46,8 @@ class RedisServer:
         """Return the first bytes of the answer; none when nobody listens (yet)."""
         return ask(self.port, *command)
 
-    def until(self, condition: str, *command: str) -> None:
-        """Return once the answer to `command` contains `condition`.
+    def until(self, condition: str | Callable[[bytes], bool], *command: str) -> None:
+        """Return once the answer to `command` contains `condition`, or fulfils it.
 
         Raises:
             RuntimeError: it never does.
@@ -54,9 +55,10 @@ class RedisServer:
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             for _ in range(200_000):
                 connection.sendall((" ".join(command) + "\r\n").encode())
-                if condition.encode() in (answer := connection.recv(65536)):
+                answer = connection.recv(65536)
+                if condition(answer) if callable(condition) else condition.encode() in answer:
                     return
-        raise RuntimeError(f"{command} still says {answer!r}")
+        raise RuntimeError(f"{command} still says {answer[:1000]!r}")
 
     def flush(self) -> None:
         """It is empty."""
@@ -71,6 +73,11 @@ class RedisServer:
         """It is gone, and so is its folder."""
         self.stop()
         self._folder.cleanup()
+
+
+def counts(at_least: int) -> Callable[[bytes], bool]:
+    """Whether an answer begins an array of so many."""
+    return lambda answer: answer[:1] == b"*" and int(answer[1:].partition(b"\r\n")[0]) >= at_least
 
 
 _SLOTS = 16384

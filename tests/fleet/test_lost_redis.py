@@ -8,6 +8,7 @@ import pytest
 from tests.app.asking import connected
 from tests.fleet.checks import STREAMS, check_shared, check_whole, count_calls, until_whole
 from tests.fleet.readers import reading
+from tests.redis_servers import counts
 
 pytestmark = pytest.mark.anyio
 TOKENS = 80
@@ -53,8 +54,8 @@ async def test_redis_is_killed_and_an_instance_after_its_return(three, simulator
     async with reading(three.instances, STREAMS, followers=FOLLOWERS) as readers:
         three.redis.stop()
         three.redis.start()
-        await asyncio.to_thread(three.redis.until, f"*{STREAMS}\r\n", "KEYS", "weir:gen:*:log:*")
-        await asyncio.to_thread(three.redis.until, f"*{STREAMS}\r\n", "KEYS", "weir:stream:*")
+        await asyncio.to_thread(three.redis.until, counts(at_least=STREAMS), "KEYS", "weir:gen:*:log:*")
+        await asyncio.to_thread(three.redis.until, counts(at_least=STREAMS), "KEYS", "weir:stream:*")
         three.instances[0].kill()
     await check(simulator, readers, three.instances[1:], extra_calls=STREAMS // 3 + FOLLOWERS)
 
