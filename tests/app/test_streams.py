@@ -243,7 +243,7 @@ async def test_a_limit_is_told_in_both_ways_and_counts_down(simulator):
         assert 0 < left["t"] <= 60
         assert response.headers["x-ratelimit-limit-requests"] == "2"
         assert response.headers["x-ratelimit-remaining-requests"] == str(remaining)
-        assert response.headers["x-ratelimit-reset-requests"] == f"{left['t']}s"
+        assert response.headers["x-ratelimit-reset-requests"] in {f"{left['t']}s", "1m0s"}
     assert 1 <= int(over.headers["retry-after"]) <= 30
     assert json.loads(over.raw)["code"] == "rate_limited"
     assert statuses(hit.events) == ["validated", "cache_hit"]
