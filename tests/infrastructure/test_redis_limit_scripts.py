@@ -115,11 +115,12 @@ class Fleet:
 
 
 AT = st.integers(0, 2)
-SHORT_S = st.sampled_from([0.0, 0.01, 0.1, 0.3, 1.0, USE_S - 0.001, USE_S, LEASE_S, 7.0, 100.0])
+MANY = st.sampled_from([1, 2, 7, 40, 300])
+SHORT_S = st.sampled_from([0.0, 0.01, 0.1, 0.3, 1.0, USE_S - 0.001, USE_S, LEASE_S, LEASE_S + 0.5, 7.0, 100.0])
 STEP = st.one_of(
-    st.tuples(st.just("check"), AT, st.integers(1, 40)),
-    st.tuples(st.just("check"), AT, st.integers(1, 40)),
-    st.tuples(st.just("check"), AT, st.integers(1, 40), SHORT_S),
+    st.tuples(st.just("check"), AT, MANY),
+    st.tuples(st.just("check"), AT, MANY),
+    st.tuples(st.just("check"), AT, MANY, SHORT_S),
     st.tuples(st.just("sleep"), SHORT_S),
     st.tuples(st.just("look"), AT),
     st.tuples(st.just("lose_answer"), AT, st.booleans()),
@@ -128,7 +129,7 @@ STEP = st.one_of(
     st.tuples(st.just("refund"), AT),
     st.tuples(st.just("fall_behind"), SHORT_S),
 )
-ANY = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANY = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
