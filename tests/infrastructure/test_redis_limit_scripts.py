@@ -3,7 +3,7 @@
 from itertools import combinations_with_replacement, count
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
@@ -145,7 +145,12 @@ def happened(redis, rate, steps):
     return fleet
 
 
+HELD_FOR_LONG = [("check", 0, 7), ("sleep", LEASE_S + 0.5), ("check", 1, 300), ("check", 0, 1)]
+"""What the first one holds, the bucket has given again."""
+
+
 @ANY
+@example(Rate(amount=100, per_s=1.0), HELD_FOR_LONG)
 @given(st.sampled_from([Rate(amount=100, per_s=1.0), Rate(amount=150, per_s=60.0)]), st.lists(STEP, max_size=50))
 def test_in_no_window_more_is_admitted_than_the_amount_and_what_came_back(redis, rate, steps):
     """Whatever is late, lost, repeated, killed or stands still, and though the server's clock is set back."""
