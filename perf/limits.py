@@ -1,4 +1,4 @@
-"""Limiters of several instances over one Redis, in this process: their own cost and exactness, without the requests'."""
+"""Limiters of several instances over one Redis, in this process: what they cost, and how exact they are."""
 
 import asyncio
 import time
@@ -74,9 +74,7 @@ def measure(*, is_quick: bool) -> Iterator[Figure]:
             for is_killed in (False, True):
                 admitted_s = asyncio.run(_hammer(server, Rate(amount=amount, per_s=_WINDOW_S), is_killed=is_killed))
                 of = f"{amount} in {_WINDOW_S:g} s on 5 instances{', one killed' if is_killed else ''}"
-                yield _figure(
-                    f"{of}: busiest window, share of limit and burst", _busiest(admitted_s, amount), at_most=1
-                )
+                yield _figure(f"{of}: busiest window, of limit and burst", _busiest(admitted_s, amount), at_most=1)
                 share = len(admitted_s) / (amount * (_WINDOWS + 1))
                 yield _figure(f"{of}: admitted, share of what may be", share, at_least=0.95)
 
