@@ -23,6 +23,7 @@ from domain.limiting import Rate
 from domain.operator import Operator, alone, nothing_to_learn
 from domain.ports import Provider
 from domain.sessions import Conversations
+from domain.spending import Spending
 from domain.tracking import Tracker
 from domain.warming import Warming
 from infrastructure.memory.circuit_breakers import PurgatoryCircuitBreakers
@@ -31,6 +32,7 @@ from infrastructure.memory.generations import Generations
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
 from infrastructure.memory.session_store import MemorySessionStore
+from infrastructure.memory.usage_limiter import MemoryUsageLimiter
 from infrastructure.redis.circuit_breakers import RedisCircuitBreakers
 from infrastructure.redis.client import COMPONENT, RedisClient
 from infrastructure.redis.connection import connect as connect_redis
@@ -39,9 +41,11 @@ from infrastructure.redis.generation_log import RedisGenerationLog
 from infrastructure.redis.liveness import Liveness
 from infrastructure.redis.popularity import Popularity
 from infrastructure.redis.purges import RedisPurges
+from infrastructure.redis.rate_limiter import RedisRateLimiter
 from infrastructure.redis.response_cache import RedisResponseCache
 from infrastructure.redis.session_store import RedisSessionStore
 from infrastructure.redis.subscriptions import Subscriptions
+from infrastructure.redis.usage_limiter import RedisUsageLimiter
 from infrastructure.retry_delays import full_jitter_delays
 from infrastructure.telemetry.health import Health
 from infrastructure.telemetry.lines import Lines
@@ -69,8 +73,19 @@ def _adapter(kind: Kind) -> Callable[[str, str, float], Provider]:
 
 
 def _rates(settings: Settings) -> dict[str, Rate]:
-    rate = settings.limits.rate_anonymous
-    return {} if rate is None else {"anonymous": rate}
+    """What each tier may ask; a tier that is left out has no limit."""
+    limits = settings.limits
+    rates = {"anonymous": limits.rate_anonymous, "standard": limits.rate_standard, "premium": limits.rate_premium}
+    return {tier: rate for tier, rate in rates.items() if rate is not None}
+
+
+def _tokens_per_minute(settings: Settings) -> dict[str, int]:
+    limits = settings.limits
+    return {
+        "anonymous": limits.tokens_per_minute_anonymous,
+        "standard": limits.tokens_per_minute_standard,
+        "premium": limits.tokens_per_minute_premium,
+    }
 
 
 def _store(redis_url: str) -> str:
@@ -117,12 +132,8 @@ class Container(containers.DeclarativeContainer):
     own_breakers = providers.Singleton(
         PurgatoryCircuitBreakers, policy=settings.provided.breaker, publish=publish, clock=clock
     )
-    limiter = providers.Singleton(
-        MemoryRateLimiter,
-        rates=providers.Callable(_rates, settings),
-        publish=publish,
-        clock=clock,
-    )
+    rates = providers.Callable(_rates, settings)
+    tokens_per_minute = providers.Callable(_tokens_per_minute, settings)
     slots = providers.Singleton(
         Slots,
         limit=settings.provided.limits.max_connections,
@@ -233,6 +244,35 @@ class Container(containers.DeclarativeContainer):
     liveness = providers.Singleton(
         Liveness, client=redis_client, log=generation_log, instance_id=instance_id, publish=publish
     )
+    instance_count = providers.Callable(lambda liveness: lambda: liveness.instance_count, liveness)
+    redis_limiter = providers.Singleton(
+        RedisRateLimiter,
+        rates=rates,
+        client=redis_client,
+        instance_id=instance_id,
+        instance_count=instance_count,
+        publish=publish,
+        clock=clock,
+    )
+    limiter = providers.Selector(
+        store,
+        memory=providers.Singleton(MemoryRateLimiter, rates=rates, publish=publish, clock=clock),
+        redis=redis_limiter,
+    )
+    usage_limiter = providers.Selector(
+        store,
+        memory=providers.Singleton(MemoryUsageLimiter, tiers=tokens_per_minute, clock=clock, unix_now=unix_now),
+        redis=providers.Singleton(
+            RedisUsageLimiter,
+            tiers=tokens_per_minute,
+            client=redis_client,
+            own=providers.Singleton(
+                MemoryUsageLimiter, tiers=tokens_per_minute, clock=clock, unix_now=unix_now, share=instance_count
+            ),
+            new_id=new_id,
+            clock=clock,
+        ),
+    )
     caches = providers.Selector(
         store, memory=providers.List(memory_cache), redis=providers.List(memory_cache, redis_cache)
     )
@@ -254,7 +294,9 @@ class Container(containers.DeclarativeContainer):
         ttl_s=settings.provided.cache.ttl_s,
     )
     shared = providers.Selector(
-        store, memory=providers.List(), redis=providers.List(subscriptions, liveness, popularity, redis_client)
+        store,
+        memory=providers.List(),
+        redis=providers.List(subscriptions, liveness, popularity, redis_limiter, redis_client),
     )
     failover = providers.Singleton(
         Failover,
@@ -291,7 +333,7 @@ class Container(containers.DeclarativeContainer):
         slots=slots,
         tiers=tiers,
         log=generation_log,
-        limiter=limiter,
+        spending=providers.Singleton(Spending, limiter=limiter, usage=usage_limiter),
         breakers=breakers,
         leaders=leaders,
         conversations=conversations,

@@ -15,6 +15,8 @@ PACE = {"ttft_s": 0.3, "gap_s": 0.05, "tokens": 40}
 
 _LIFTED = {
     "WEIR_RATE_ANONYMOUS": "unlimited",
+    "WEIR_RATE_STANDARD": "unlimited",
+    "WEIR_RATE_PREMIUM": "unlimited",
     "WEIR_MAX_CONNECTIONS_PER_USER": "0",
     "WEIR_RETRY_BASE_S": "0.2",
     "WEIR_LOG_FORMAT": "console",

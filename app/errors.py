@@ -159,4 +159,4 @@ def _error_headers(error: WeirError) -> dict[str, str]:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
-    return headers | (quota_headers(error.quota) if isinstance(error, RateLimited) else {})
+    return headers | (quota_headers(error.quotas) if isinstance(error, RateLimited) else {})

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from litestar import HttpMethod
 from litestar.types import Scope
@@ -52,20 +52,36 @@ def answer_headers(answer: Answer) -> RawHeaders:
     ]
     if answer.age_s is not None:
         headers.append((b"age", b"%d" % answer.age_s))
-    return headers + raw(quota_headers(answer.quota)) if answer.quota else headers
+    return headers + raw(quota_headers(answer.quotas)) if answer.quotas else headers
 
 
-def quota_headers(quota: Quota) -> dict[str, str]:
-    """The caller's quota, for those who read the standard's fields and for OpenAI's SDKs.
+def quota_headers(quotas: Sequence[Quota]) -> dict[str, str]:
+    """The caller's quotas, for those who read the standard's fields and for OpenAI's SDKs; none without a limit.
 
     Source: draft-ietf-httpapi-ratelimit-headers-11, sections 3 and 4 (rounded up: waiting so long is enough);
     platform.openai.com/docs/guides/rate-limits, "Rate limits in headers", as known 2026-11.
     """
-    amount, remaining, reset_s = quota.rate.amount, quota.remaining, math.ceil(quota.reset_s)
-    return {
-        "ratelimit-policy": f'"{quota.policy}";q={amount};w={math.ceil(quota.rate.per_s)}',
-        "ratelimit": f'"{quota.policy}";r={remaining};t={reset_s}',
-        "x-ratelimit-limit-requests": str(amount),
-        "x-ratelimit-remaining-requests": str(remaining),
-        "x-ratelimit-reset-requests": f"{reset_s}s",
+    if not quotas:
+        return {}
+    headers = {
+        "ratelimit-policy": ", ".join(map(_policy, quotas)),
+        "ratelimit": ", ".join(f'"{each.policy}";r={each.remaining};t={math.ceil(each.reset_s)}' for each in quotas),
     }
+    for each in quotas:
+        headers[f"x-ratelimit-limit-{each.unit}"] = str(each.rate.amount)
+        headers[f"x-ratelimit-remaining-{each.unit}"] = str(each.remaining)
+        headers[f"x-ratelimit-reset-{each.unit}"] = duration(math.ceil(each.reset_s))
+    return headers
+
+
+def _policy(quota: Quota) -> str:
+    """A member of RateLimit-Policy. Requests are the draft's own unit, which need not be named."""
+    unit = "" if quota.unit == "requests" else f';qu="{quota.unit}"'
+    return f'"{quota.policy}";q={quota.rate.amount}{unit};w={math.ceil(quota.rate.per_s)}'
+
+
+def duration(seconds: int) -> str:
+    """As OpenAI writes it: 0s, 59s, 6m0s, 1h0m0s."""
+    minutes, rest_s = divmod(seconds, 60)
+    hours, rest_m = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + (f"{rest_m}m" if minutes else "") + f"{rest_s}s"

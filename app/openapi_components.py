@@ -17,6 +17,8 @@ _NUMBER_OF_AN_EVENT = "^[0-9]{1,9}$"
 _TEXT: Json = {"type": "string"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _NUMBER: Json = {"type": ["number", "null"]}
+_DIGITS: Json = {"type": "string", "pattern": "^[0-9]+$"}
+_DURATION: Json = {"type": "string", "pattern": "^([0-9]+h)?([0-9]+m)?[0-9]+s$"}
 
 
 def ref(kind: str, name: str) -> Json:
@@ -62,15 +64,16 @@ HEADERS: dict[str, Json] = {
     ),
     "Age": _header("Seconds since a stored answer was whole.", _COUNT),
     "Retry-After": _header("Seconds after which to come back.", _COUNT),
-    "RateLimit-Policy": _header('The caller\'s policy, such as `"anonymous";q=10;w=60`.'),
-    "RateLimit": _header('What the policy leaves, such as `"anonymous";r=9;t=6`.'),
-    "x-ratelimit-limit-requests": _header("As OpenAI says the limit.", {"type": "string", "pattern": "^[0-9]+$"}),
-    "x-ratelimit-remaining-requests": _header(
-        "As OpenAI says what is left.", {"type": "string", "pattern": "^[0-9]+$"}
+    "RateLimit-Policy": _header(
+        'The caller\'s limits, such as `"anonymous";q=10;w=60, "anonymous-tokens";q=20000;qu="tokens";w=60`.'
     ),
-    "x-ratelimit-reset-requests": _header(
-        "As OpenAI says when all is back.", {"type": "string", "pattern": "^[0-9]+s$"}
-    ),
+    "RateLimit": _header('What each limit leaves, such as `"anonymous";r=9;t=6, "anonymous-tokens";r=19488;t=2`.'),
+    "x-ratelimit-limit-requests": _header("As OpenAI says the limit.", _DIGITS),
+    "x-ratelimit-remaining-requests": _header("As OpenAI says what is left.", _DIGITS),
+    "x-ratelimit-reset-requests": _header("As OpenAI says when all is back.", _DURATION),
+    "x-ratelimit-limit-tokens": _header("The same of tokens a minute, if they are limited.", _DIGITS),
+    "x-ratelimit-remaining-tokens": _header("How many of them are left.", _DIGITS),
+    "x-ratelimit-reset-tokens": _header("When all of them are back.", _DURATION),
     "Cache-Control": _header("`no-store`: nothing between here and the client keeps a copy.", is_required=True),
     "X-Accel-Buffering": _header("`no`: proxies pass each event on at once.", is_required=True),
 }

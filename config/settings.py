@@ -19,16 +19,23 @@ from domain.limiting import Rate
 from domain.operator_key import OperatorKey
 from domain.sessions import SessionBounds
 
+TOKENS = whole("tokens", 0, 1_000_000_000)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much is let in; `max_connections_per_user` 0 and `rate_anonymous` None mean no limit."""
+    """How much is let in; `max_connections_per_user` 0, a rate of None and 0 tokens a minute mean no limit."""
 
     max_connections: int
     max_connections_per_user: int
     max_request_bytes: int
     max_query_chars: int
     rate_anonymous: Rate | None
+    rate_standard: Rate | None
+    rate_premium: Rate | None
+    tokens_per_minute_anonymous: int
+    tokens_per_minute_standard: int
+    tokens_per_minute_premium: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +89,17 @@ class Settings:
         ),
         rate_anonymous=variable(
             "RATE_ANONYMOUS", "10/minute", RATE, "requests of one client address that may cause work at a provider"
+        ),
+        rate_standard=variable("RATE_STANDARD", "100/minute", RATE, "the same for a user with a key of that tier"),
+        rate_premium=variable("RATE_PREMIUM", "1000/minute", RATE, "the same for a user with a key of that tier"),
+        tokens_per_minute_anonymous=variable(
+            "TOKENS_PER_MINUTE_ANONYMOUS", "0", TOKENS, "tokens of one client address, prompt and answer; 0: no limit"
+        ),
+        tokens_per_minute_standard=variable(
+            "TOKENS_PER_MINUTE_STANDARD", "0", TOKENS, "the same for a user with a key of that tier"
+        ),
+        tokens_per_minute_premium=variable(
+            "TOKENS_PER_MINUTE_PREMIUM", "0", TOKENS, "the same for a user with a key of that tier"
         ),
     )
     cache: Cache = several(

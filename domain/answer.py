@@ -35,7 +35,7 @@ class CacheStatus(StrEnum):
 class Answer:
     """A generation as one client reads it, from `position` on, and the slot that this takes until `close`.
 
-    `age_s` is how old a stored answer is; `quota` what the caller has left, None when it has no limit. One that
+    `age_s` is how old a stored answer is; `quotas` what the caller has left, of each limit it has. One that
     `is_rejoined` was asked for before: neither its first chunk's time nor what it saved is told again.
     `keeping` keeps the answer in the client's conversation, if it is of one.
     """
@@ -52,7 +52,7 @@ class Answer:
         "generation",
         "keeping",
         "position",
-        "quota",
+        "quotas",
         "reader",
         "thread_id",
     )
@@ -64,7 +64,7 @@ class Answer:
         cache: CacheStatus,
         thread_id: str,
         slot: Slot,
-        quota: Quota | None,
+        quotas: tuple[Quota, ...],
         publish: Publish,
         clock: Callable[[], float],
         began_s: float,
@@ -75,7 +75,7 @@ class Answer:
         self.generation = generation
         self.cache = cache
         self.thread_id = thread_id
-        self.quota = quota
+        self.quotas = quotas
         self.position = position
         self.age_s = age_s
         self.keeping: asyncio.Task[None] | None = None

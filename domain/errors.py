@@ -12,7 +12,7 @@ WeirError                      carries a `code` of the public contract
 │   ├── Forbidden              the caller may not do this to that stream
 │   ├── RequestTooLarge
 │   ├── NotCached              only a stored answer was wanted
-│   ├── RateLimited            come back in `retry_after_s`
+│   ├── RateLimited            come back in `retry_after_s`: requests, tokens a minute, or the day's budget
 │   ├── TooManyConnections     this caller's own limit of live streams
 │   └── AtCapacity             the process's limit
 ├── AnswerFailed               the answer was begun and will not come
@@ -35,6 +35,7 @@ WeirError                      carries a `code` of the public contract
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import ClassVar
 
 from domain.limiting import Quota
@@ -151,16 +152,40 @@ class NotCached(RequestRefused):
 
 
 class RateLimited(RequestRefused):
-    """The caller's bucket is empty for `retry_after_s` more seconds; `quota` is what it allows."""
+    """One of the caller's limits is used up for `retry_after_s` more seconds; `quotas` are what they allow."""
 
     code = "rate_limited"
 
-    def __init__(self, retry_after_s: float, quota: Quota) -> None:
-        super().__init__(
-            f"{quota.rate.amount} requests in {quota.rate.per_s:g} s are allowed; wait {retry_after_s:.1f} s."
-        )
+    def __init__(self, detail: str, retry_after_s: float, *quotas: Quota) -> None:
+        super().__init__(detail)
         self.retry_after_s = retry_after_s
-        self.quota = quota
+        self.quotas = quotas
+
+    @classmethod
+    def of_requests(cls, quota: Quota, retry_after_s: float) -> "RateLimited":
+        """Too many requests."""
+        allowed = f"{quota.rate.amount} requests in {quota.rate.per_s:g} s are allowed"
+        return cls(f"{allowed}; wait {_rounded_up(retry_after_s)} s.", retry_after_s, quota)
+
+    @classmethod
+    def of_tokens(cls, quota: Quota, needed: int, retry_after_s: float) -> "RateLimited":
+        """Too many tokens: this request may take `needed`."""
+        allowed = f"{quota.rate.amount} tokens a minute are allowed, {quota.remaining} are left"
+        wait = f"this request may take {needed}; wait {_rounded_up(retry_after_s)} s."
+        return cls(f"{allowed} and {wait}", retry_after_s, quota)
+
+    @classmethod
+    def of_budget(cls, budget_usd: float, needed_usd: float, retry_after_s: float) -> "RateLimited":
+        """What is left of the day's budget is less than this request may cost."""
+        spent = (
+            f"The day's budget of {budget_usd:g} USD does not cover this request, which may cost {needed_usd:.2g} USD"
+        )
+        return cls(f"{spent}; a new day begins at midnight UTC, in {_rounded_up(retry_after_s)} s.", retry_after_s)
+
+
+def _rounded_up(wait_s: float) -> str:
+    """In words, and never too short."""
+    return f"{ceil(wait_s * 10) / 10:g}"
 
 
 class TooManyConnections(RequestRefused):

@@ -14,17 +14,23 @@ from domain.selection import Route
 from domain.tracking import Trace
 
 
+def _unsettled(_: Sealed | None) -> None:
+    """Nobody waits for what it took."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """What a leader has to produce, and where its time is noted.
 
-    `can_repeat`: an answer will do that was stored after its asker had looked, and before the claim.
+    `can_repeat`: an answer will do that was stored after its asker had looked, and before the claim. `settle` is called
+    with what the answer took: its end, or None when it was there already; not by a leader that leaves it to another.
     """
 
     request: ChatRequest
     routes: Sequence[Route]
     trace: Trace
     can_repeat: bool = False
+    settle: Callable[[Sealed | None], None] = _unsettled
 
 
 class Leaders:
@@ -154,6 +160,7 @@ class Leaders:
             raise stop.with_traceback(None) from None  # its frames and the task would hold each other
         if repeated:
             await self._log.append(lease, repeated)
+            task.settle(None)
         else:
             await self._seal(lease, task, sealed)
 
@@ -191,6 +198,7 @@ class Leaders:
         generation = lease.generation
         with task.trace.stage("6"):
             await self._log.append(lease, sealed)
+            task.settle(sealed)
             if generation.opened.is_kept and sealed.state is State.DONE and sealed.finish_reason in WHOLE_REASONS:
                 await self._keep(generation)
         self._publish(

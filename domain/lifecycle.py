@@ -2,7 +2,7 @@
 
 1  validation     the model, a slot, what was said before                 400 404 429 503
 2  cache lookup   2.1 this process, 2.2 the fleet, 2.3 under way now      504 if only a stored answer was wanted
-3  rate limiting  who would cause work spends a token                     429
+3  rate limiting  who would cause work spends a token (domain/spending.py)  429
 4  selection      the model's routes in order, open circuits left out     503
 5  streaming      the leader's task (domain/leading.py)
 6  cleanup        the leader seals and caches; the turn is kept; the answer's `close` frees the slot
@@ -18,7 +18,6 @@ from domain.caching import NO_DIRECTIVES, CacheDirectives
 from domain.chat import Caller, ChatRequest, Turn
 from domain.continuation import can_continue, continued
 from domain.errors import (
-    AllProvidersDown,
     FieldError,
     Forbidden,
     InvalidRequest,
@@ -32,9 +31,10 @@ from domain.events import CacheHit, CacheMiss, Coalesced, Publish, RequestAdmitt
 from domain.fingerprint import CacheScope, fingerprint, sharing_scope
 from domain.generation import Generation, Opened
 from domain.leading import Leaders, Task
-from domain.ports import CircuitBreakers, Claim, GenerationLog, Lease, RateLimiter, ResponseCache
+from domain.ports import CircuitBreakers, Claim, GenerationLog, Lease, ResponseCache
 from domain.selection import Model, Route, select_routes
 from domain.sessions import Conversations
+from domain.spending import Spending, Spent
 from domain.tracking import Trace, Tracker
 from domain.values import value
 
@@ -87,7 +87,7 @@ class Lifecycle:
         slots: Slots,
         tiers: Sequence[tuple[CacheStatus, ResponseCache]],
         log: GenerationLog,
-        limiter: RateLimiter,
+        spending: Spending,
         breakers: CircuitBreakers,
         leaders: Leaders,
         conversations: Conversations,
@@ -101,7 +101,7 @@ class Lifecycle:
         self._slots = slots
         self._tiers = tiers
         self._log = log
-        self._limiter = limiter
+        self._spending = spending
         self._breakers = breakers
         self._leaders = leaders
         self._conversations = conversations
@@ -169,7 +169,7 @@ class Lifecycle:
             cache=cache,
             thread_id=thread_id,
             slot=slot,
-            quota=self._limiter.quota(caller),
+            quotas=self._spending.quotas(caller),
             publish=self._publish,
             clock=self._clock,
             began_s=began_s,
@@ -234,7 +234,7 @@ class Lifecycle:
             cache=source.cache,
             thread_id=ask.thread_id,
             slot=slot,
-            quota=self._limiter.quota(ask.caller),
+            quotas=self._spending.quotas(ask.caller),
             publish=self._publish,
             clock=self._clock,
             began_s=began_s,
@@ -277,24 +277,24 @@ class Lifecycle:
     async def _lead(self, ask: Ask, model: Model, key: str, scope: str, trace: Trace) -> _Source:
         """Stages 3 and 4, then claim the question: whoever loses the claim to another follows, and pays nothing."""
         with trace.stage("3"):
-            await self._limiter.spend(ask.caller)
+            spent = await self._spending.begin(ask.caller, ask.request, model.routes)
         try:
             with trace.stage("4"):
                 routes = select_routes(model, ask.request.provider, self._breakers.can_try, random.random)
-        except AllProvidersDown:
-            await self._limiter.refund(ask.caller)
+            claim = await self._log.claim(self._opened(ask, key, scope), ask.request)
+        except BaseException:
+            spent.give_back()
             raise
-        claim = await self._log.claim(self._opened(ask, key, scope), ask.request)
         if claim.lease is None:
-            await self._limiter.refund(ask.caller)
+            spent.give_back()
             return self._follow(ask, claim.generation)
-        self._leaders.start(claim.lease, self._task(ask, routes, trace, claim))
+        self._leaders.start(claim.lease, self._task(ask, routes, trace, claim, spent))
         return _Source(generation=claim.generation, cache=_led(claim.generation))
 
-    def _task(self, ask: Ask, routes: Sequence[Route], trace: Trace, claim: Claim) -> Task:
+    def _task(self, ask: Ask, routes: Sequence[Route], trace: Trace, claim: Claim, spent: Spent) -> Task:
         directives, is_shared = ask.directives, claim.generation.opened.is_shared
         can_repeat = is_shared and claim.may_be_stored and directives.max_age_s is None and not directives.min_fresh_s
-        return Task(request=ask.request, routes=routes, trace=trace, can_repeat=can_repeat)
+        return Task(request=ask.request, routes=routes, trace=trace, can_repeat=can_repeat, settle=spent.settle)
 
     def _opened(self, ask: Ask, key: str, scope: str) -> Opened:
         return Opened(

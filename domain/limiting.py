@@ -24,17 +24,17 @@ class Rate:
 class Quota:
     """What a caller has left, and when it has more.
 
-    `reset_s` is the time until the bucket is full again.
+    `reset_s` is the time until the bucket is full again. `unit` is what is counted: requests, or tokens of models.
     """
 
     policy: str
     rate: Rate
     remaining: int
     reset_s: float
+    unit: str = "requests"
 
 
 _ROUNDING = 1e-6
-_WHOLE = 1 - _ROUNDING
 """What passes for a token: who waits exactly as long as it was told to must not be refused for a rounding error."""
 
 
@@ -49,23 +49,28 @@ class TokenBucket:
     tokens: float
     at_s: float
 
-    def spend(self, now_s: float) -> float:
-        """Take one token and return 0.0, or take none and return the seconds until there is one."""
+    def spend(self, now_s: float, tokens: int = 1) -> float:
+        """Take so many tokens and return 0.0, or take none and return the seconds until there are as many."""
         self._refill(now_s)
-        if self.tokens >= _WHOLE:
-            self.tokens -= 1
+        if self.tokens >= tokens - _ROUNDING:
+            self.tokens -= tokens
             return 0.0
-        return (1 - self.tokens) / self.rate.refill_per_s
+        return (tokens - self.tokens) / self.rate.refill_per_s
 
-    def refund(self) -> None:
-        """Put one token back."""
-        self.tokens = min(self.rate.amount, self.tokens + 1)
+    def is_full(self, now_s: float) -> bool:
+        """Whether nothing would be lost with it."""
+        return self.tokens + (now_s - self.at_s) * self.rate.refill_per_s >= self.rate.amount
 
-    def quota(self, policy: str, now_s: float) -> Quota:
+    def refund(self, tokens: int = 1) -> None:
+        """Put so many tokens back; below 0, take more than were taken, even more than there are."""
+        self.tokens = min(self.rate.amount, self.tokens + tokens)
+
+    def quota(self, policy: str, now_s: float, unit: str = "requests") -> Quota:
         """What is left at `now_s`, under the name `policy`."""
         self._refill(now_s)
         reset_s = (self.rate.amount - self.tokens) / self.rate.refill_per_s
-        return Quota(policy=policy, rate=self.rate, remaining=int(self.tokens + _ROUNDING), reset_s=reset_s)
+        remaining = max(0, int(self.tokens + _ROUNDING))
+        return Quota(policy=policy, rate=self.rate, remaining=remaining, reset_s=reset_s, unit=unit)
 
     def _refill(self, now_s: float) -> None:
         self.tokens = min(self.rate.amount, self.tokens + max(0.0, now_s - self.at_s) * self.rate.refill_per_s)

@@ -14,6 +14,7 @@ from domain.chat import Caller, ChatRequest, Chunk, Message, Turn
 from domain.generation import Generation, Opened, Record
 from domain.limiting import Quota
 from domain.selection import Route
+from domain.usage import Reservation, Use
 
 
 class Provider(Protocol):
@@ -203,12 +204,35 @@ class RateLimiter(Protocol):
         """
         ...
 
-    async def refund(self, caller: Caller) -> None:
+    def refund(self, caller: Caller) -> None:
         """Give back a token whose work was not needed."""
         ...
 
     def quota(self, caller: Caller) -> Quota | None:
         """What is left, as far as is known here; None: no limit."""
+        ...
+
+
+class UsageLimiter(Protocol):
+    """What each caller's answers may still take: tokens a minute, US dollars a day.
+
+    Contract: tests/contracts/test_usage_limiter.py.
+    """
+
+    async def reserve(self, caller: Caller, use: Use) -> Reservation | None:
+        """Take what an answer may use; of a limit that is less than that, all of it. None: the caller has no limit.
+
+        Raises:
+            RateLimited: there is less left; `retry_after_s` is never less than the time until there is enough.
+        """
+        ...
+
+    def settle(self, reservation: Reservation, use: Use) -> None:
+        """What was used is taken, instead of what was reserved; told once."""
+        ...
+
+    def quota(self, caller: Caller) -> Quota | None:
+        """What is left of a minute's tokens, as far as is known here; None: no limit."""
         ...
 
 

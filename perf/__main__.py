@@ -13,6 +13,7 @@ from perf import (
     fleet_miss,
     idle,
     l2_hit,
+    limits,
     linger,
     miss,
     redis_commands,
@@ -38,6 +39,7 @@ SCENARIOS = {
     "zipf": zipf,
     "linger": linger,
     "compression": compression,
+    "limits": limits,
 }
 
 

@@ -83,6 +83,8 @@ def weir(provider: Simulator, redis_url: str = "", port: int = 0, **settings: st
         "OPENAI_BASE_URL": provider.openai,
         "WEIR_CATALOGUE": str(PROJECT / "perf" / "catalogue.toml"),
         "WEIR_RATE_ANONYMOUS": "unlimited",
+        "WEIR_RATE_STANDARD": "unlimited",
+        "WEIR_RATE_PREMIUM": "unlimited",
         "WEIR_MAX_CONNECTIONS_PER_USER": "0",
         **settings,
     }

@@ -25,6 +25,8 @@ ADMIN_KEY = "the-operators-own-key"
 
 SETTINGS = {
     "WEIR_RATE_ANONYMOUS": "unlimited",
+    "WEIR_RATE_STANDARD": "unlimited",
+    "WEIR_RATE_PREMIUM": "unlimited",
     "WEIR_MAX_CONNECTIONS_PER_USER": "0",
     "WEIR_RETRY_BASE_S": "0.01",
     "WEIR_RETRY_MAX_S": "0.05",

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 from domain.chat import Caller
 from domain.errors import RateLimited
@@ -13,7 +14,7 @@ MAX_BUCKETS = 100_000
 
 
 class MemoryRateLimiter:
-    """A bucket for each caller, at the rate of its tier; a tier without a rate has no limit."""
+    """A bucket for each user, at its key's own rate or that of its tier; a tier without a rate has no limit."""
 
     def __init__(
         self,
@@ -35,16 +36,17 @@ class MemoryRateLimiter:
         Raises:
             RateLimited: there is none; `retry_after_s` is the time until there is one.
         """
-        rate = self._rates.get(caller.tier)
+        rate = self._rate(caller)
         if rate is None:
             return
         self._publish(RateChecked(path="local"))
-        bucket, now_s = self._bucket(caller, rate), self._clock()
+        now_s = self._clock()
+        bucket = self._bucket(caller.user, rate, now_s)
         retry_after_s = bucket.spend(now_s)
         if retry_after_s:
-            raise RateLimited(retry_after_s, bucket.quota(caller.tier, now_s))
+            raise RateLimited.of_requests(bucket.quota(caller.tier, now_s), retry_after_s)
 
-    async def refund(self, caller: Caller) -> None:
+    def refund(self, caller: Caller) -> None:
         """Give back a token whose work was not needed."""
         bucket = self._buckets.get(caller.user)
         if bucket is not None:
@@ -52,7 +54,7 @@ class MemoryRateLimiter:
 
     def quota(self, caller: Caller) -> Quota | None:
         """What is left; None: no limit."""
-        rate = self._rates.get(caller.tier)
+        rate = self._rate(caller)
         if rate is None:
             return None
         bucket = self._buckets.get(caller.user)
@@ -60,12 +62,21 @@ class MemoryRateLimiter:
             return Quota(policy=caller.tier, rate=rate, remaining=rate.amount, reset_s=0.0)
         return bucket.quota(caller.tier, self._clock())
 
-    def _bucket(self, caller: Caller, rate: Rate) -> TokenBucket:
-        bucket = self._buckets.get(caller.user)
+    def _rate(self, caller: Caller) -> Rate | None:
+        return caller.rate or self._rates.get(caller.tier)
+
+    def _bucket(self, user: str, rate: Rate, now_s: float) -> TokenBucket:
+        bucket = self._buckets.get(user)
         if bucket is None:
-            bucket = self._buckets[caller.user] = TokenBucket(rate, rate.amount, self._clock())
-            if len(self._buckets) > self._max_buckets:
-                self._buckets.popitem(last=False)
+            self._make_room(now_s)
+            bucket = self._buckets[user] = TokenBucket(rate, rate.amount, now_s)
         else:
-            self._buckets.move_to_end(caller.user)
+            self._buckets.move_to_end(user)
+            bucket.rate = rate
         return bucket
+
+    def _make_room(self, now_s: float) -> None:
+        """A bucket that is full again is as good as none; to look at two for each new one is enough."""
+        for user, oldest in list(islice(self._buckets.items(), 2)):
+            if len(self._buckets) >= self._max_buckets or oldest.is_full(now_s):
+                del self._buckets[user]

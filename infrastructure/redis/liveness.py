@@ -2,12 +2,13 @@
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from domain.events import DefectFound, Publish
-from infrastructure.redis.client import NO_ANSWER, RedisClient
+from infrastructure.redis.client import NO_ANSWER, RedisClient, Script
 from infrastructure.redis.generation_log import FOLLOWED_MS, RedisGenerationLog
 from infrastructure.redis.keys import instance_key
 from infrastructure.redis.known import Known
@@ -16,6 +17,18 @@ BEAT_S = 0.5
 LIFE_MS = 1700
 """An instance that has not beaten for so long is gone: with the two beats in which another notices, within 3 s. Two, as
 all seem gone when Redis has just come back empty or been emptied; and for so long after that nobody is held to be."""
+
+INSTANCES = "weir:instances"
+
+_COUNT = Script("""
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('ZCARD', KEYS[1])
+""")
+"""KEYS instances, by when they last beat; ARGV instance, life_ms: how many have beaten within that."""
 
 CUT_OFF_BEATS = 6
 """So many beats without an answer for a generation, and this instance goes on with it alone. Beats, not seconds: while
@@ -31,10 +44,16 @@ class Liveness:
         self._instance_id = instance_id
         self._publish = publish
         self._missing: set[str] = set()
+        self._counts = deque([1], maxlen=4)
         self._returned = asyncio.Event()
         self._forgotten_at_s = -math.inf
         client.on_return.append(self._redis_is_back)
         self._beating: asyncio.Task[None] | None = None
+
+    @property
+    def instance_count(self) -> int:
+        """How many instances there were when Redis was last asked; the most of late, as after its return some miss."""
+        return max(self._counts)
 
     def start(self) -> None:
         """Others see that this instance lives, until `close`."""
@@ -46,6 +65,7 @@ class Liveness:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
         await self._ask("DEL", instance_key(self._instance_id))
+        await self._ask("ZREM", INSTANCES, self._instance_id)
 
     async def _beat_on(self) -> None:
         while True:
@@ -67,14 +87,17 @@ class Liveness:
         followed = list(self._log.followed())
         owners = sorted({known.owner for known in followed})
         own = instance_key(self._instance_id)
-        was_there, _, *answers = await asyncio.gather(
+        was_there, _, count, *answers = await asyncio.gather(
             self._ask("EXISTS", own),
             self._ask("SET", own, 1, "PX", LIFE_MS),
+            self._count(),
             *(self._ask("EXISTS", instance_key(owner)) for owner in owners),
             *(self._ask("SET", known.followed, 1, "PX", FOLLOWED_MS) for known in followed),
         )
         for known, said in zip(followed, answers[len(owners) :], strict=True):
             known.unanswered_count = 0 if said else known.unanswered_count + 1
+        if count is not None:
+            self._counts.append(count)
         if was_there == 0:
             self._forgotten_at_s = asyncio.get_running_loop().time()
         missing = {owner for owner, count in zip(owners, answers, strict=False) if count == 0}
@@ -98,6 +121,14 @@ class Liveness:
         for end in ends:
             if isinstance(end, Exception):
                 self._publish(DefectFound(thread_id="-", error=end))
+
+    async def _count(self) -> int | None:
+        """How many instances live, this one among them; None: there was no answer."""
+        try:
+            count: int = await self._client.submit_script(_COUNT, (INSTANCES,), self._instance_id, LIFE_MS)
+        except NO_ANSWER:
+            return None
+        return count
 
     async def _ask(self, *command: Any) -> Any:
         """The answer; None: there was none."""

@@ -36,7 +36,7 @@ def served_in_every_form(generation):
         cache=CacheStatus.L1,
         thread_id="t",
         slot=slot,
-        quota=None,
+        quotas=(),
         publish=lambda _: None,
         clock=FakeClock(),
         began_s=0.0,

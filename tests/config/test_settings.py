@@ -40,12 +40,14 @@ RANGES = {
     "WEIR_TRACE_SAMPLE_RATIO": (0, 1),
     "WEIR_WARM_PER_S": (0.01, 10_000),
     "WEIR_WARM_CONCURRENCY": (1, 1000),
+    **{f"WEIR_TOKENS_PER_MINUTE_{tier}": (0, 1_000_000_000) for tier in ("ANONYMOUS", "STANDARD", "PREMIUM")},
 }
 CHOICES = {
     "WEIR_CACHE_SCOPE": ("shared", "user"),
     "WEIR_LOG_LEVEL": ("debug", "info", "warning", "error"),
     "WEIR_LOG_FORMAT": ("json", "console"),
 }
+RATES = {"WEIR_RATE_ANONYMOUS": 10, "WEIR_RATE_STANDARD": 100, "WEIR_RATE_PREMIUM": 1000}
 # What another variable must be for the whole range of the first one to be open.
 COMPANIONS = {
     "WEIR_RETRY_BASE_S": {"WEIR_RETRY_MAX_S": "3600"},
@@ -79,7 +81,10 @@ def test_an_empty_environment_gives_the_defaults_of_the_contract():
     assert settings.catalogue is None
     assert (settings.limits.max_connections, settings.limits.max_connections_per_user) == (10_000, 3)
     assert (settings.limits.max_request_bytes, settings.limits.max_query_chars) == (1_048_576, 32_000)
-    assert settings.limits.rate_anonymous == Rate(amount=10, per_s=60)
+    assert {name: value_of(name, settings) for name in RATES} == {
+        name: Rate(amount=amount, per_s=60) for name, amount in RATES.items()
+    }
+    assert settings.limits.tokens_per_minute_premium == 0
     assert (settings.cache.l1_entries, settings.cache.l1_bytes) == (1000, 67_108_864)
     assert (settings.cache.ttl_s, settings.cache.scope) == (3600, "shared")
     assert (settings.deadlines.connect_s, settings.deadlines.first_token_s) == (5, 10)
@@ -99,8 +104,8 @@ def test_the_domain_s_own_defaults_are_those_of_the_environment():
 
 def test_every_variable_is_under_one_of_the_claims_below():
     """A variable added to the table without a range here would go untested."""
-    others = {"WEIR_CATALOGUE", "WEIR_RATE_ANONYMOUS", "WEIR_REDIS_URL", "WEIR_LOG_LINGER_MS", "WEIR_ADMIN_KEY"}
-    assert set(STATED) == set(RANGES) | set(CHOICES) | others
+    others = {"WEIR_CATALOGUE", "WEIR_REDIS_URL", "WEIR_LOG_LINGER_MS", "WEIR_ADMIN_KEY"}
+    assert set(STATED) == set(RANGES) | set(CHOICES) | set(RATES) | others
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -124,7 +129,7 @@ def test_every_choice_is_taken(name, choice):
 @pytest.mark.parametrize(
     "text", ["fast", "-1", "nan", "inf", "-inf", "1e400", "9" * 5000, "1,5", "0x10", "10s", "1 0", "{}"]
 )
-@pytest.mark.parametrize("name", [*RANGES, *CHOICES, "WEIR_RATE_ANONYMOUS"])
+@pytest.mark.parametrize("name", [*RANGES, *CHOICES, *RATES])
 def test_a_value_that_cannot_be_right_is_named_with_what_would_be(name, text):
     """The operator can mend it from the message alone."""
     [problem] = problems_of({name: text})

@@ -1,6 +1,7 @@
-"""The contract of domain.ports.RateLimiter."""
+"""The contract of domain.ports.RateLimiter, in memory, on one Redis and on a cluster."""
 
 import itertools
+from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given
@@ -12,16 +13,26 @@ from domain.events import RateChecked
 from domain.limiting import Quota, Rate
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from tests.fakes import FakeClock, RememberedEvents
-from tests.loops import run
+from tests.limiters import RedisLimiter
+from tests.loops import run, settle
 
-pytestmark = pytest.mark.anyio
+_CLUSTER = "ignore::pytest.PytestUnraisableExceptionWarning"
+"""The library's cluster client leaves a socket to the garbage collector."""
 
-RATE = Rate(amount=4, per_s=8.0)
+pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings(_CLUSTER)]
+
+RATE = Rate(amount=4, per_s=4096.0)
+"""So slow that no token comes back while a test runs, unless it says that time passes."""
+TOKEN_S = 1024.0
 ANN = Caller(user="ann", tier="standard")
 BOB = Caller(user="bob", tier="standard")
 
 
-class Subject:
+class InMemory:
+    """A limiter whose time passes when told to."""
+
+    path = "local"
+
     def __init__(self, rate=RATE, max_buckets=100):
         self.clock = FakeClock()
         self.events = RememberedEvents()
@@ -29,104 +40,165 @@ class Subject:
             rates={"standard": rate}, publish=self.events.publish, clock=self.clock, max_buckets=max_buckets
         )
 
-    async def wait_s(self, caller=ANN):
-        """0.0 when a token was had, else the time to wait for one."""
-        try:
-            await self.limiter.spend(caller)
-        except RateLimited as refused:
-            return refused.retry_after_s
-        return 0.0
-
-    async def spend_all(self, caller=ANN):
-        while not await self.wait_s(caller):
-            pass
+    async def advance(self, by_s):
+        self.clock.advance(by_s)
 
 
-@pytest.fixture
-def subject():
-    return Subject()
+@asynccontextmanager
+async def subject_of(kind, request, rate=RATE):
+    if kind == "memory":
+        yield InMemory(rate)
+        return
+    subject = RedisLimiter(request.getfixturevalue(kind).url, rates={"standard": rate})
+    try:
+        yield subject
+    finally:
+        await subject.close()
+        await settle()  # a connection that is closed gives its socket back a turn of the loop later
+
+
+@pytest.fixture(params=["memory", "redis_server", "redis_cluster"])
+async def subject(request):
+    async with subject_of(request.param, request) as each:
+        yield each
+
+
+async def wait_s(subject, caller=ANN):
+    """0.0 when a token was had, else the time to wait for one."""
+    try:
+        await subject.limiter.spend(caller)
+    except RateLimited as refused:
+        return refused.retry_after_s
+    return 0.0
+
+
+async def waits_s(subject, number, caller=ANN):
+    """So many checks."""
+    return [await wait_s(subject, caller) for _ in range(number)]
+
+
+async def spend_all(subject, caller=ANN):
+    while not await wait_s(subject, caller):
+        pass
+
+
+def soon(time_s):
+    """That time, as far as a test that talks to a server can say."""
+    return pytest.approx(time_s, abs=8.0)
 
 
 async def test_the_whole_amount_can_be_had_at_once_and_no_more(subject):
     """And the refusal says when to come back, and what is allowed."""
-    assert [await subject.wait_s() for _ in range(5)] == [0.0, 0.0, 0.0, 0.0, 2.0]
+    assert await waits_s(subject, 5) == [0.0, 0.0, 0.0, 0.0, soon(TOKEN_S)]
 
     with pytest.raises(RateLimited) as refused:
         await subject.limiter.spend(ANN)
-    assert refused.value.quota == Quota(policy="standard", rate=RATE, remaining=0, reset_s=8.0)
+    [quota] = refused.value.quotas
+    assert quota == Quota(policy="standard", rate=RATE, remaining=0, reset_s=soon(4 * TOKEN_S))
+    assert str(refused.value).startswith("4 requests in 4096 s are allowed; wait 10")
 
 
 async def test_tokens_come_back_at_a_steady_rate(subject):
-    """One every two seconds, up to the amount."""
-    await subject.spend_all()
-    subject.clock.advance(3.0)
-    assert [await subject.wait_s() for _ in range(2)] == [0.0, 1.0]
+    """One every so often, up to the amount."""
+    await spend_all(subject)
+    await subject.advance(1.5 * TOKEN_S)
+    assert await waits_s(subject, 2) == [0.0, soon(TOKEN_S / 2)]
 
-    subject.clock.advance(1000.0)
+    await subject.advance(1000 * TOKEN_S)
 
-    assert [await subject.wait_s() for _ in range(5)] == [0.0, 0.0, 0.0, 0.0, 2.0]
+    assert await waits_s(subject, 5) == [0.0, 0.0, 0.0, 0.0, soon(TOKEN_S)]
+
+
+async def test_who_waits_as_long_as_told_gets_a_token(subject):
+    """And who comes a moment earlier does not."""
+    await spend_all(subject)
+    told_s = await wait_s(subject)
+    await subject.advance(told_s - 16.0)
+    assert await wait_s(subject) == soon(16.0)
+
+    await subject.advance(16.0)
+
+    assert await wait_s(subject) == 0.0
 
 
 async def test_callers_do_not_spend_each_others_tokens(subject):
     """Each has a bucket."""
-    await subject.spend_all()
+    await spend_all(subject)
 
-    assert await subject.wait_s(BOB) == 0.0
+    assert await wait_s(subject, BOB) == 0.0
+
+
+async def test_a_key_may_have_a_rate_of_its_own(subject):
+    """Instead of its tier's, even of a tier without one."""
+    one = Caller(user="key", tier="unlimited", rate=Rate(amount=1, per_s=4096.0))
+
+    assert await waits_s(subject, 2, one) == [0.0, soon(4096.0)]
+    assert subject.limiter.quota(one).rate.amount == 1
 
 
 async def test_a_tier_without_a_rate_has_no_limit(subject):
     """Nor is anything counted, checked or given back for it."""
     free = Caller(user="free", tier="unlimited")
 
-    assert [await subject.wait_s(free) for _ in range(50)] == [0.0] * 50
-    await subject.limiter.refund(free)
+    assert await waits_s(subject, 50, free) == [0.0] * 50
+    subject.limiter.refund(free)
     assert subject.limiter.quota(free) is None
     assert subject.events.all == []
 
 
 async def test_every_check_is_told(subject):
-    """Whether it was granted or not."""
-    await subject.spend_all()
+    """Whether it was granted or not, and by whom it was answered: a refusal that stands needs nobody."""
+    await waits_s(subject, 6)
 
-    assert subject.events.all == [RateChecked(path="local")] * 5
+    assert subject.events.all == [RateChecked(path=subject.path)] * 5 + [RateChecked(path="local")]
 
 
 async def test_a_token_given_back_can_be_spent_again(subject):
     """But never more than the amount."""
-    await subject.spend_all()
-    await subject.limiter.refund(ANN)
-    assert [await subject.wait_s() for _ in range(2)] == [0.0, 2.0]
+    await spend_all(subject)
+    subject.limiter.refund(ANN)
+    assert await waits_s(subject, 2) == [0.0, soon(TOKEN_S)]
 
     for _ in range(10):
-        await subject.limiter.refund(ANN)
+        subject.limiter.refund(ANN)
 
-    assert subject.limiter.quota(ANN).remaining == 4
+    assert await waits_s(subject, 5) == [0.0, 0.0, 0.0, 0.0, soon(TOKEN_S)]
 
 
-async def test_looking_at_a_quota_makes_no_bucket_and_spends_nothing(subject):
+async def test_looking_at_a_quota_spends_nothing(subject):
     """Every response has the numbers, also of callers who cause no work."""
     full = Quota(policy="standard", rate=RATE, remaining=4, reset_s=0.0)
     assert [subject.limiter.quota(ANN) for _ in range(3)] == [full] * 3
-    await subject.limiter.refund(ANN)
-    assert len(subject.limiter._buckets) == 0
+    subject.limiter.refund(ANN)
 
     await subject.limiter.spend(ANN)
-    subject.clock.advance(1.0)
+    await subject.advance(512.0)
 
-    assert [subject.limiter.quota(ANN) for _ in range(2)] == [
-        Quota(policy="standard", rate=RATE, remaining=3, reset_s=1.0)
-    ] * 2
+    left = Quota(policy="standard", rate=RATE, remaining=3, reset_s=soon(512.0))
+    assert [subject.limiter.quota(ANN) for _ in range(2)] == [left] * 2
 
 
 async def test_no_more_than_so_many_buckets_are_kept():
     """A crowd of addresses costs bounded memory; who was here last is remembered."""
-    subject = Subject(max_buckets=3)
-    await subject.spend_all(ANN)
+    subject = InMemory(max_buckets=3)
+    await spend_all(subject)
     for number in range(100):
         await subject.limiter.spend(Caller(user=str(number), tier="standard"))
-        assert await subject.wait_s(ANN) > 0
+        assert await wait_s(subject) > 0
 
     assert len(subject.limiter._buckets) == 3
+
+
+async def test_a_bucket_that_is_full_again_is_forgotten():
+    """However many there may be."""
+    subject = InMemory()
+    for number in range(50):
+        await subject.limiter.spend(Caller(user=str(number), tier="standard"))
+    await subject.advance(TOKEN_S)
+    for number in range(50, 100):
+        await subject.limiter.spend(Caller(user=str(number), tier="standard"))
+
+    assert len(subject.limiter._buckets) == 50
 
 
 RATES = st.builds(Rate, amount=st.integers(1, 20), per_s=st.floats(0.01, 5000.0))
@@ -135,10 +207,10 @@ PAUSES = st.lists(st.one_of(st.just(0.0), st.floats(0.0, 1.0), st.floats(0.0, 10
 
 async def admitted_s(rate, pauses):
     """The times at which a caller that asks after each pause was given a token."""
-    subject, times_s = Subject(rate), []
+    subject, times_s = InMemory(rate), []
     for pause_s in pauses:
-        subject.clock.advance(pause_s)
-        if not await subject.wait_s():
+        await subject.advance(pause_s)
+        if not await wait_s(subject):
             times_s.append(subject.clock())
     return times_s
 
@@ -154,16 +226,16 @@ def test_in_no_interval_more_is_admitted_than_the_amount_and_what_came_back(rate
 
 async def tokens_after_waiting(rate, pauses):
     """What asking again gave, exactly as long after each refusal as it said; and just before."""
-    subject, given = Subject(rate), []
+    subject, given = InMemory(rate), []
     for pause_s in pauses:
-        subject.clock.advance(pause_s)
-        await subject.spend_all()
-        told_s = await subject.wait_s()
-        subject.clock.advance(told_s / 2)
-        too_early = await subject.wait_s()
+        await subject.advance(pause_s)
+        await spend_all(subject)
+        told_s = await wait_s(subject)
+        await subject.advance(told_s / 2)
+        too_early = await wait_s(subject)
         subject.clock.now_s += told_s - told_s / 2
         is_refused = too_early > 0 or told_s * rate.refill_per_s < 1e-5
-        given.append((is_refused, await subject.wait_s()))
+        given.append((is_refused, await wait_s(subject)))
     return given
 
 

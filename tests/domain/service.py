@@ -17,12 +17,14 @@ from domain.lifecycle import Ask, Lifecycle, Policy
 from domain.limiting import Rate
 from domain.selection import Model, Route
 from domain.sessions import Conversations, SessionBounds
+from domain.spending import Spending
 from domain.tracking import Tracker
 from infrastructure.memory.generation_log import MemoryGenerationLog
 from infrastructure.memory.generations import Generations
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
 from infrastructure.memory.session_store import MemorySessionStore
+from infrastructure.memory.usage_limiter import MemoryUsageLimiter
 from tests.fakes import FakeCircuitBreakers, RememberedEvents, ScriptedProvider
 from tests.loops import settle
 
@@ -38,7 +40,7 @@ QUESTION = ChatRequest(model="m", messages=({"role": "user", "content": "?"},))
 class Service:
     """A lifecycle over one model with the routes a and b; `provider` is a's, and plays `scripts`."""
 
-    def __init__(self, *scripts, scope=CacheScope.SHARED, rate=None, limit_per_user=0):
+    def __init__(self, *scripts, scope=CacheScope.SHARED, rate=None, tokens_per_minute=0, limit_per_user=0):
         self.loop = asyncio.get_running_loop()
         clock = self.loop.time
         self.provider = ScriptedProvider(*(scripts or (WHOLE,)))
@@ -60,6 +62,8 @@ class Service:
             unix_now=clock,
         )
         self.limiter = MemoryRateLimiter(rates={"standard": rate} if rate else {}, publish=publish, clock=clock)
+        self.usage = MemoryUsageLimiter(tiers={"standard": tokens_per_minute}, clock=clock, unix_now=clock)
+        self.spending = Spending(self.limiter, self.usage)
         self.slots = Slots(limit=LIMIT, limit_per_user=limit_per_user)
         self.leaders = Leaders(
             log=self.log,
@@ -90,7 +94,7 @@ class Service:
             slots=self.slots,
             tiers=[(CacheStatus.L1, self.l1), (CacheStatus.L2, self.l2)],
             log=self.log,
-            limiter=self.limiter,
+            spending=self.spending,
             breakers=self.breakers,
             leaders=self.leaders,
             conversations=self.conversations,

@@ -32,6 +32,7 @@ from domain.events import (
 from domain.fingerprint import CacheScope, fingerprint
 from domain.generation import Opened, State
 from domain.ports import Claim
+from domain.spending import Spending
 from tests.domain.service import ANN, LIMIT, ONE_A_MINUTE, QUESTION, STOP, TTL_S, WHOLE, Service, read
 from tests.loops import settle
 
@@ -334,7 +335,7 @@ async def test_who_causes_work_spends_a_token_and_is_refused_without_one():
     """With the time to wait, and everything given back."""
     service = Service(rate=ONE_A_MINUTE)
     answer = await service.ask()
-    assert answer.quota.remaining == 0
+    assert answer.quotas[0].remaining == 0
     await read(answer)
 
     error = await refusal(service, RateLimited, model="m", options={"seed": 1})
@@ -379,7 +380,7 @@ async def test_who_loses_the_claim_to_another_follows_and_gets_the_token_back():
 
     assert log.claims == [Claim(leading.generation, None)]
     assert (follower.cache, follower.generation) == (COALESCED, leading.generation)
-    assert follower.quota.remaining == 1
+    assert follower.quotas[0].remaining == 1
     assert [event.stage for event in service.events.of(StageTimed) if event.thread_id == "t2"][-1] == "4"
     leading.close()
     follower.close()
@@ -441,7 +442,7 @@ async def test_a_preferred_provider_is_asked_first():
 
 @pytest.mark.parametrize(
     ("port", "method"),
-    [("l1", "get"), ("l2", "get"), ("log", "under_way"), ("limiter", "spend"), ("log", "claim")],
+    [("l1", "get"), ("l2", "get"), ("log", "under_way"), ("spending", "begin"), ("log", "claim")],
 )
 @pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
 async def test_a_request_that_breaks_off_at_any_stage_frees_its_slot(port, method, error):
@@ -483,7 +484,7 @@ class Broken:
 async def test_a_defect_after_the_claim_frees_the_slot_and_the_generation_ends_unread():
     """The last thing that can go wrong before there is an answer."""
     service = Service((Chunk("x"), asyncio.Event()))
-    service.lifecycle._limiter = BrokenQuota()
+    service.lifecycle._spending = Spending(BrokenQuota(), service.usage)
 
     with pytest.raises(ZeroDivisionError):
         await service.ask()

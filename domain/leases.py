@@ -1,0 +1,220 @@
+"""Tokens of a bucket that instances share, held by one of them: what it admits without asking.
+
+An instance asks the bucket (`Ask`) and is told what it gets (`Told`). What it holds is out of the bucket, which fills
+only up to what is not out: in the bucket and out, there are never more tokens than the rate's amount. So in no window
+is more admitted than that amount and what came back meanwhile, however many instances there are.
+
+What is held lapses here before the bucket forgets that it is out. What an instance held that is gone, or stood still
+for that long, is lost, not given twice: no more than one lease.
+
+A rate too small to be divided is not held: each check asks, and its token is spent when the bucket gives it.
+"""
+
+from dataclasses import dataclass
+from math import ceil, exp
+from typing import NamedTuple
+
+from domain.limiting import Quota, Rate, TokenBucket
+from domain.values import value
+
+LEASE_S = 3.0
+"""How long the bucket remembers what is out; counted from when it was asked."""
+USE_S = 2.0
+"""How long it is held; counted from before it was asked for, so from earlier than the bucket counts."""
+GRANT_S = 0.5
+"""What is told later than this after it was asked for is not used."""
+LOOK_S = 1.0
+"""How often what is held is looked at: what was not used meanwhile is given back."""
+PACE_S = 0.2
+"""Who got less than it wanted asks again after so long at most: what comes back meanwhile is given at once then."""
+ALONE_S = 0.5
+"""For how long nothing is asked after there was no answer."""
+AHEAD_S = 1.0
+"""For how long a lease should last."""
+
+_FEWEST_LEASES = 50
+_LEASES_AN_INSTANCE = 5
+"""One lease is at most this part of the amount: a fifth of it may be out, a fiftieth lost with an instance."""
+_SLOWEST_PER_S = 2.0
+"""Who asks more seldom than this is given each token when it asks."""
+
+
+@value
+class Ask:
+    """What is asked of the bucket at `at_s`.
+
+    `spend`: tokens for those who wait, spent when given; `want`: tokens to hold beside the `held`; `give`: tokens given
+    back; `owed`: tokens spent without the bucket, or (below 0) not needed after all.
+    """
+
+    at_s: float
+    spend: int
+    want: int
+    held: int
+    give: int
+    owed: int
+
+
+class Told(NamedTuple):
+    """What the bucket gave: `left` is in it now, and there is a whole token after `wait_s`."""
+
+    spent: int
+    leased: int
+    left: float
+    wait_s: float
+
+
+@dataclass(slots=True)
+class Lease:
+    """What one instance holds of one user's bucket. Times are of one monotonic clock.
+
+    `owed` is the next Ask's; `waiting` counts those who cannot be told anything before the bucket has answered.
+    """
+
+    rate: Rate
+    tokens: int = 0
+    until_s: float = 0.0
+    refused_until_s: float = 0.0
+    owed: int = 0
+    waiting: int = 0
+    low: int = 0
+    noted_at_s: float = 0.0
+    asked_at_s: float = 0.0
+    _out: int = 0
+    _recent: float = 0.0
+    _left: float | None = None
+    _left_at_s: float = 0.0
+    _alone: TokenBucket | None = None
+    _alone_until_s: float = 0.0
+
+    def note(self, now_s: float) -> None:
+        """A request is to be checked: how many there were in the last second or so decides how much is held."""
+        self._recent = self._recent * exp(min(0.0, self.noted_at_s - now_s)) + 1.0
+        self.noted_at_s = now_s
+
+    def take(self, now_s: float) -> float | None:
+        """Take a token (0.0), or say for how long there is none for certain; None: the bucket has to be asked."""
+        if self.tokens and now_s < self.until_s:
+            self.tokens -= 1
+            return 0.0
+        self.tokens = 0
+        return self.refused_until_s - now_s if now_s < self.refused_until_s else None
+
+    def is_low(self, now_s: float) -> bool:
+        """Whether more should be asked for before all is used."""
+        return self.tokens < self.low and now_s >= self.refused_until_s
+
+    def ask(self, now_s: float, instance_count: int) -> Ask:
+        """What to ask now. What was held since the last time, and not used, is given back."""
+        if now_s >= self.until_s:
+            self.tokens = 0
+        give, spend, want, self.low = 0, 0, 0, 0
+        largest = _largest(self.rate, instance_count)
+        if largest < 2:  # noqa: PLR2004  # one token is no lease
+            give, spend = self.tokens, self.waiting
+        elif self._is_unused:
+            give = self.tokens
+        else:
+            ahead = self._ahead(now_s, largest)
+            self.low, want = (ahead + 1) // 2, max(0, self.waiting + ahead - self.tokens)
+        self.tokens -= give
+        self.asked_at_s, self._out = now_s, self.tokens
+        owed, self.owed = self.owed, 0
+        return Ask(at_s=now_s, spend=spend, want=want, held=self.tokens, give=give, owed=owed)
+
+    def told(self, ask: Ask, told: Told, now_s: float) -> None:
+        """Hold what the bucket gave, and know when it has more."""
+        self._alone = None
+        self._left, self._left_at_s = told.left, now_s
+        if now_s - ask.at_s >= GRANT_S:
+            return
+        self.tokens += told.leased + min(told.spent, self.waiting)
+        self.until_s = ask.at_s + USE_S
+        self._out = ask.held + told.leased
+        if told.spent < ask.spend or told.leased < ask.want:
+            self.refused_until_s = now_s + max(told.wait_s, _pace_s(self.rate) if ask.want else 0.0)
+
+    def not_told(self, ask: Ask, now_s: float) -> None:
+        """Go on alone for a while; what the bucket was to take from itself it will be told again."""
+        self.owed += max(0, ask.owed)
+        self._alone_until_s = now_s + ALONE_S
+
+    def is_alone(self, now_s: float) -> bool:
+        """Whether the bucket is not to be asked now."""
+        return now_s < self._alone_until_s
+
+    def take_alone(self, now_s: float, instance_count: int) -> float:
+        """Take a token of this instance's share (0.0), or say how long to wait for one; the bucket is told later."""
+        if self._alone is None:
+            self._alone = self._share(now_s, instance_count)
+        wait_s = self._alone.spend(now_s)
+        if not wait_s:
+            self.owed += 1
+        return wait_s
+
+    def refund(self, now_s: float) -> None:
+        """The token can be had again: here if the bucket still counts it as out, else from the bucket."""
+        if self._alone is not None:
+            self._alone.refund()
+        if self._alone is None and self.tokens < self._out and now_s < self.until_s:
+            self.tokens += 1
+        else:
+            self.owed -= 1
+            self.refused_until_s = 0.0
+
+    def look_after_s(self, now_s: float) -> float | None:
+        """When to look whether something is to be asked, without anybody waiting for it; None: not at all."""
+        if self.tokens or self.owed:
+            return LOOK_S
+        return self.refused_until_s - now_s if self.low and now_s < self.refused_until_s else None
+
+    @property
+    def has_to_ask(self) -> bool:
+        """Whether there is something to tell the bucket or, as requests came since it was asked, to want of it."""
+        return bool(self.tokens or self.owed or (self.low and not self._is_unused))
+
+    def is_idle(self, now_s: float) -> bool:
+        """Whether nothing is lost when this is forgotten."""
+        return not (self.tokens or self.owed or self.waiting) and now_s - self.noted_at_s > LEASE_S
+
+    def quota(self, policy: str, now_s: float) -> Quota:
+        """What is left, as far as is known here."""
+        if self._alone is not None:
+            left = float(self._alone.quota(policy, now_s).remaining)
+        elif not self.tokens and now_s < self.refused_until_s:
+            left = 0.0
+        else:
+            left = self._known_left(now_s) + self.tokens
+        amount = self.rate.amount
+        remaining = max(0.0, min(amount, left))
+        reset_s = (amount - remaining) / self.rate.refill_per_s
+        return Quota(policy=policy, rate=self.rate, remaining=int(remaining + 1e-6), reset_s=reset_s)
+
+    @property
+    def _is_unused(self) -> bool:
+        return not self.waiting and self.noted_at_s <= self.asked_at_s
+
+    def _ahead(self, now_s: float, largest: int) -> int:
+        """How many tokens to hold: what requests of late say will be needed."""
+        per_s = self._recent * exp(min(0.0, self.noted_at_s - now_s))
+        return 0 if per_s < _SLOWEST_PER_S else min(largest, ceil(per_s * AHEAD_S))
+
+    def _known_left(self, now_s: float) -> float:
+        if self._left is None:
+            return self.rate.amount
+        return min(self.rate.amount, self._left + max(0.0, now_s - self._left_at_s) * self.rate.refill_per_s)
+
+    def _share(self, now_s: float, instance_count: int) -> TokenBucket:
+        """What one instance has of the rate, and of what was left when the bucket was last heard of."""
+        amount = max(1, self.rate.amount // instance_count)
+        rate = Rate(amount=amount, per_s=amount * instance_count / self.rate.refill_per_s)
+        return TokenBucket(rate, min(amount, self._known_left(now_s) / instance_count), now_s)
+
+
+def _pace_s(rate: Rate) -> float:
+    """In which no more comes back than one lease."""
+    return min(PACE_S, rate.per_s / _FEWEST_LEASES)
+
+
+def _largest(rate: Rate, instance_count: int) -> int:
+    return rate.amount // max(_FEWEST_LEASES, _LEASES_AN_INSTANCE * instance_count)

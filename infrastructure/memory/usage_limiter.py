@@ -1,0 +1,132 @@
+"""Tokens a minute and US dollars a day, counted in this process's memory."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count
+
+from domain.chat import Caller
+from domain.errors import RateLimited
+from domain.limiting import Quota, Rate, TokenBucket
+from domain.usage import Reservation, UsageLimits, Use, usage_limits
+
+MAX_USERS = 20_000
+"""Users kept at most; the one that asked longest ago is forgotten first."""
+DAY_S = 86_400.0
+
+
+@dataclass(slots=True)
+class _Used:
+    """What a user has left of a minute's tokens, and has spent on `day` (days since 1970, UTC)."""
+
+    bucket: TokenBucket | None
+    day: int
+    usd: float = 0.0
+
+
+class MemoryUsageLimiter:
+    """Counts for each user; each limit is divided by `share`, of which this process is one."""
+
+    def __init__(
+        self,
+        *,
+        tiers: Mapping[str, int],
+        clock: Callable[[], float],
+        unix_now: Callable[[], float],
+        share: Callable[[], int] = lambda: 1,
+        max_users: int = MAX_USERS,
+    ) -> None:
+        self._tiers = tiers
+        self._clock = clock
+        self._unix_now = unix_now
+        self._share = share
+        self._max_users = max_users
+        self._users: OrderedDict[str, _Used] = OrderedDict()
+        self._numbers = count()
+
+    async def reserve(self, caller: Caller, use: Use) -> Reservation | None:
+        """What the caller's limits still allow is taken from them; None: it has none.
+
+        Raises:
+            RateLimited: there is less left than `use`.
+        """
+        limits = usage_limits(caller, self._tiers)
+        return None if limits is None else self.reserve_within(caller, limits, use)
+
+    def reserve_within(self, caller: Caller, limits: UsageLimits, use: Use) -> Reservation:
+        """As `reserve`, within this process's share of `limits`."""
+        now_s, known = self._clock(), self._of(caller.user, limits)
+        tokens = _spend_tokens(known.bucket, use.tokens, caller.tier, now_s)
+        budget = limits.budget_usd_per_day
+        if budget is not None:
+            budget /= self._share()
+            usd = min(use.usd, budget)
+            if known.usd >= budget or known.usd + usd > budget:
+                _put_back(known.bucket, tokens)
+                raise RateLimited.of_budget(budget, use.usd, (known.day + 1) * DAY_S - self._unix_now())
+            use = Use(tokens=tokens, usd=usd)
+        known.usd += use.usd
+        return Reservation(
+            user=caller.user, id=str(next(self._numbers)), use=Use(tokens=tokens, usd=use.usd), is_local=True
+        )
+
+    def settle(self, reservation: Reservation, use: Use) -> None:
+        """The reservation has become `use`."""
+        known = self._users.get(reservation.user)
+        if known is not None:
+            _put_back(known.bucket, reservation.use.tokens - use.tokens)
+            known.usd += use.usd - reservation.use.usd
+
+    def quota(self, caller: Caller) -> Quota | None:
+        """What is left of a minute's tokens; None: no limit."""
+        limits = usage_limits(caller, self._tiers)
+        if limits is None or limits.tokens_per_minute is None:
+            return None
+        known = self._users.get(caller.user)
+        bucket = known.bucket if known else None
+        return tokens_quota(bucket or self._full(limits.tokens_per_minute), caller.tier, self._clock())
+
+    def _of(self, user: str, limits: UsageLimits) -> _Used:
+        day, known = int(self._unix_now() // DAY_S), self._users.get(user)
+        if known is None:
+            known = self._users[user] = _Used(None, day)
+            if len(self._users) > self._max_users:
+                self._users.popitem(last=False)
+        self._users.move_to_end(user)
+        if known.day != day:
+            known.day, known.usd = day, 0.0
+        if limits.tokens_per_minute is None:
+            known.bucket = None
+        elif known.bucket is None:
+            known.bucket = self._full(limits.tokens_per_minute)
+        else:
+            known.bucket.rate = self._rate(limits.tokens_per_minute)
+        return known
+
+    def _full(self, tokens_per_minute: int) -> TokenBucket:
+        rate = self._rate(tokens_per_minute)
+        return TokenBucket(rate, rate.amount, self._clock())
+
+    def _rate(self, tokens_per_minute: int) -> Rate:
+        return Rate(amount=max(1, tokens_per_minute // self._share()), per_s=60.0)
+
+
+def _spend_tokens(bucket: TokenBucket | None, tokens: int, tier: str, now_s: float) -> int:
+    """How many were taken: no more than the whole bucket, or the request could never be answered."""
+    if bucket is None:
+        return 0
+    needed = min(tokens, bucket.rate.amount)
+    wait_s = bucket.spend(now_s, needed)
+    if wait_s:
+        raise RateLimited.of_tokens(tokens_quota(bucket, tier, now_s), needed, wait_s)
+    return needed
+
+
+def _put_back(bucket: TokenBucket | None, tokens: int) -> None:
+    if bucket is not None:
+        bucket.refund(tokens)
+
+
+def tokens_quota(bucket: TokenBucket, tier: str, now_s: float) -> Quota:
+    """What is left of a minute's tokens."""
+    return bucket.quota(f"{tier}-tokens", now_s, unit="tokens")

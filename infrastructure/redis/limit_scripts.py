@@ -1,0 +1,127 @@
+"""What Redis does in one step for limits. A user's keys share its name as their hash tag.
+
+They go by the server's clock. What they do at a time is in the parts, which tests run at other times.
+"""
+
+from infrastructure.redis.client import Script
+
+SERVER_TIME = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+"""
+
+EXCHANGE_PART = """
+local key, id, number = KEYS[1], 'i:' .. ARGV[1], tonumber(ARGV[2])
+local capacity, lease_us = tonumber(ARGV[3]), tonumber(ARGV[5])
+local spend, want, held = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local per_us = capacity / tonumber(ARGV[4])
+local tokens, at, out, lapsed, lapsed_at, own, gone = capacity, now, 0, 0, 0, nil, {}
+local stored = redis.call('HGETALL', key)
+for i = 1, #stored, 2 do
+    if stored[i] == 'tokens' then
+        tokens = tonumber(stored[i + 1])
+    elseif stored[i] == 'at' then
+        at = tonumber(stored[i + 1])
+    else
+        local n, o, u, s, l = string.match(stored[i + 1], '(%d+) (%d+) (%d+) (%d+) (%d+)')
+        local one = {number = tonumber(n), out = tonumber(o), until_us = tonumber(u)}
+        one.spent, one.leased = tonumber(s), tonumber(l)
+        out = out + one.out
+        if one.until_us <= now then
+            lapsed, lapsed_at = lapsed + one.out, math.max(lapsed_at, one.until_us)
+            gone[#gone + 1] = stored[i]
+        elseif stored[i] == id then
+            own = one
+        end
+    end
+end
+local function fill(to)
+    tokens = math.max(tokens, math.min(capacity - out, tokens + math.max(0, to - at) * per_us))
+    at = math.max(at, to)
+end
+if lapsed_at > 0 then fill(math.min(lapsed_at, now)) end
+out = out - lapsed
+fill(now)
+at = now
+local function answer(spent, leased)
+    local wait_us = tokens + 0.000001 >= 1 and 0 or math.ceil((1 - tokens) / per_us)
+    return {spent, leased, string.format('%.17g', tokens), wait_us}
+end
+if own and own.number == number then return answer(own.spent, own.leased) end
+if own and own.number > number then return answer(0, 0) end
+if own then
+    tokens = tokens + math.min(tonumber(ARGV[9]), math.max(0, own.out - held))
+    out = out - own.out
+end
+tokens = math.min(math.max(0, tokens - tonumber(ARGV[10])), math.max(0, capacity - out - held))
+local function give(most)
+    local given = math.min(most, math.floor(tokens + 0.000001))
+    tokens = tokens - given
+    return given
+end
+local spent, leased = give(spend), give(want)
+if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+local record = string.format('%.0f %.0f %.0f %.0f %.0f', number, held + leased, now + lease_us, spent, leased)
+redis.call('HSET', key, 'tokens', string.format('%.17g', tokens), 'at', string.format('%.0f', now), id, record)
+redis.call('PEXPIRE', key, math.ceil(((capacity - tokens) / per_us + lease_us) / 1000) + 1000)
+return answer(spent, leased)
+"""
+
+EXCHANGE = Script(SERVER_TIME + EXCHANGE_PART)
+"""KEYS bucket; ARGV instance, number, amount, per_us, lease_us, spend, want, held, give, owed (domain/leases.py): what
+is spent and leased, tokens left, microseconds until there is one.
+
+The bucket is a hash: `tokens` that were there `at`, and for each instance the number of its last exchange, how many
+tokens it has out, until when that is remembered, and what it was told. An exchange that comes again is told the same;
+one that comes late does nothing. Tokens come back up to what is not out; those of an instance that lapsed are spent.
+"""
+
+RESERVE_PART = """
+local key, id = KEYS[1], 'r:' .. ARGV[1]
+local limit, need, budget, cost = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local stored = redis.call('HMGET', key, 'tokens', 'at', 'day', 'usd', id)
+local day = math.floor(now / 86400000000)
+local is_today = stored[3] and tonumber(stored[3]) == day
+local tokens, usd = limit, is_today and tonumber(stored[4]) or 0
+if stored[1] then
+    tokens = math.min(limit, tonumber(stored[1]) + math.max(0, now - tonumber(stored[2])) * limit / 60000000)
+end
+local function answer(reason, wait_us)
+    return {reason, string.format('%.17g', tokens), string.format('%.17g', usd), wait_us}
+end
+if stored[5] then return answer('', 0) end
+if limit > 0 and tokens + 0.000001 < need then
+    return answer('tokens', math.ceil((need - tokens) * 60000000 / limit))
+end
+if budget >= 0 and (usd >= budget or usd + cost > budget + 0.000000001) then
+    return answer('budget', (day + 1) * 86400000000 - now)
+end
+tokens, usd = tokens - need, usd + cost
+if not is_today then redis.call('DEL', key) end
+redis.call('HSET', key, 'tokens', string.format('%.17g', tokens), 'at', string.format('%.0f', now),
+    'day', day, 'usd', string.format('%.17g', usd), id, ARGV[3] .. ' ' .. ARGV[5])
+redis.call('PEXPIRE', key, 172800000)
+return answer('', 0)
+"""
+
+RESERVE = Script(SERVER_TIME + RESERVE_PART)
+"""KEYS usage; ARGV id, tokens a minute (0: no limit), tokens needed, budget of the day (-1: none), cost: what forbids
+it (nothing, tokens, budget), tokens left, USD spent today, microseconds to wait.
+
+The hash has `tokens` that were there `at`, `usd` spent on `day` (days since 1970, UTC), and each reservation by id.
+"""
+
+SETTLE_PART = """
+local key, id = KEYS[1], 'r:' .. ARGV[1]
+local reserved = redis.call('HGET', key, id)
+if not reserved then return 0 end
+redis.call('HDEL', key, id)
+local need, cost = string.match(reserved, '(%S+) (%S+)')
+redis.call('HINCRBYFLOAT', key, 'tokens', string.format('%.17g', need - ARGV[2]))
+redis.call('HINCRBYFLOAT', key, 'usd', string.format('%.17g', ARGV[3] - cost))
+return 1
+"""
+
+SETTLE = Script(SETTLE_PART)
+"""KEYS usage; ARGV id, tokens used, USD spent: 1 if it was reserved. Sent again, it does nothing twice; nor after the
+day of its reservation, whose estimate then stands."""

@@ -1,0 +1,192 @@
+"""Buckets in Redis that instances share; what one holds of them is checked without asking (domain/leases.py).
+
+While Redis is away an instance goes on with its share: the rate, divided by how many instances there were.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import count, islice
+from typing import Any
+
+from domain.chat import Caller
+from domain.errors import RateLimited
+from domain.events import Publish, RateChecked
+from domain.leases import LEASE_S, Ask, Lease, Told
+from domain.limiting import Quota, Rate
+from infrastructure.redis.client import RedisClient
+from infrastructure.redis.limit_scripts import EXCHANGE
+
+MAX_HELD = 20_000
+"""Users of whom something is known here at most; the one that asked longest ago is forgotten first."""
+
+_LEASE_US = int(LEASE_S * 1_000_000)
+_LOCAL, _REDIS = RateChecked(path="local"), RateChecked(path="redis")
+
+
+class _Held(Lease):
+    """A lease, and what is under way for it."""
+
+    __slots__ = ("asking", "look", "user")
+
+    def __init__(self, user: str, rate: Rate) -> None:
+        super().__init__(rate)
+        self.user = user
+        self.asking: asyncio.Future[Any] | None = None
+        self.look: asyncio.TimerHandle | None = None
+
+
+class RedisRateLimiter:
+    """A bucket for each user, at its key's own rate or that of its tier; a tier without a rate has no limit."""
+
+    def __init__(
+        self,
+        *,
+        rates: Mapping[str, Rate],
+        client: RedisClient,
+        instance_id: str,
+        instance_count: Callable[[], int],
+        publish: Publish,
+        clock: Callable[[], float],
+        max_held: int = MAX_HELD,
+    ) -> None:
+        self._rates = rates
+        self._client = client
+        self._instance_id = instance_id
+        self._instance_count = instance_count
+        self._publish = publish
+        self._clock = clock
+        self._max_held = max_held
+        self._numbers = count(1)
+        self._held: OrderedDict[str, _Held] = OrderedDict()
+        client.on_return.append(self._tell_what_is_owed)
+
+    def start(self) -> None:
+        """Callers can be checked, until `close`."""
+
+    async def close(self) -> None:
+        """What is held has been given back."""
+        await asyncio.gather(*(held.asking for held in self._held.values() if held.asking), return_exceptions=True)
+        answers = [self._let_go(held) for held in self._held.values()]
+        self._held.clear()
+        await asyncio.gather(*filter(None, answers), return_exceptions=True)
+
+    async def spend(self, caller: Caller) -> None:
+        """Take one token.
+
+        Raises:
+            RateLimited: there is none; `retry_after_s` is the time until there is one.
+        """
+        rate = caller.rate or self._rates.get(caller.tier)
+        if rate is None:
+            return
+        now_s = self._clock()
+        held = self._of(caller.user, rate, now_s)
+        held.note(now_s)
+        wait_s = held.take(now_s)
+        if wait_s is None:
+            wait_s = await self._wait(held)
+        else:
+            self._publish(_LOCAL)
+        if wait_s:
+            raise RateLimited.of_requests(held.quota(caller.tier, self._clock()), wait_s)
+        if held.is_low(now_s) and held.asking is None:
+            self._ask(held)
+
+    def refund(self, caller: Caller) -> None:
+        """Give back a token whose work was not needed."""
+        held = self._held.get(caller.user)
+        if held is not None:
+            held.refund(self._clock())
+            self._look_later(held)
+
+    def quota(self, caller: Caller) -> Quota | None:
+        """What is left, as far as is known here; None: no limit."""
+        rate = caller.rate or self._rates.get(caller.tier)
+        if rate is None:
+            return None
+        held = self._held.get(caller.user) or Lease(rate)
+        return held.quota(caller.tier, self._clock())
+
+    async def _wait(self, held: _Held) -> float:
+        """As `Lease.take`, once the bucket has said what there is; all who wait are told by one answer."""
+        held.waiting += 1
+        is_asked = False
+        try:
+            while (wait_s := held.take(self._clock())) is None:
+                if self._client.is_away or held.is_alone(self._clock()):
+                    wait_s = held.take_alone(self._clock(), self._instance_count())
+                    break
+                is_asked = True
+                await asyncio.wait([held.asking or self._ask(held)])
+        finally:
+            held.waiting -= 1
+        self._publish(_REDIS if is_asked else _LOCAL)
+        return wait_s
+
+    def _of(self, user: str, rate: Rate, now_s: float) -> _Held:
+        held = self._held.get(user)
+        if held is None:
+            self._make_room(now_s)
+            held = self._held[user] = _Held(user, rate)
+        else:
+            self._held.move_to_end(user)
+            held.rate = rate
+        return held
+
+    def _make_room(self, now_s: float) -> None:
+        """Those who asked longest ago are forgotten once they are idle; to look at two for each new one is enough."""
+        for oldest in list(islice(self._held.values(), 2)):
+            if len(self._held) >= self._max_held or oldest.is_idle(now_s):
+                del self._held[oldest.user]
+                self._let_go(oldest)
+
+    def _let_go(self, held: _Held) -> asyncio.Future[Any] | None:
+        """Nothing more is held for this user; what there was is on its way back."""
+        if held.look is not None:
+            held.look.cancel()
+        held.asked_at_s = held.noted_at_s
+        return self._ask(held) if held.has_to_ask and held.asking is None else None
+
+    def _ask(self, held: _Held) -> asyncio.Future[Any]:
+        ask = held.ask(self._clock(), self._instance_count())
+        rate, number = held.rate, next(self._numbers)
+        what = (ask.spend, ask.want, ask.held, ask.give, ask.owed)
+        keys, per_us = (bucket_key(held.user),), int(rate.per_s * 1_000_000)
+        asking = self._client.submit_script(
+            EXCHANGE, keys, self._instance_id, number, rate.amount, per_us, _LEASE_US, *what
+        )
+        held.asking = asking
+        asking.add_done_callback(partial(self._told, held, ask))
+        return asking
+
+    def _told(self, held: _Held, ask: Ask, answer: asyncio.Future[Any]) -> None:
+        held.asking = None
+        if answer.cancelled() or answer.exception() is not None:
+            held.not_told(ask, self._clock())
+            return
+        spent, leased, left, wait_us = answer.result()
+        held.told(ask, Told(spent, leased, float(left), wait_us / 1_000_000), self._clock())
+        self._look_later(held)
+
+    def _look_later(self, held: _Held) -> None:
+        if held.look is not None:
+            held.look.cancel()
+        after_s = held.look_after_s(self._clock())
+        held.look = None if after_s is None else asyncio.get_running_loop().call_later(after_s, self._look, held)
+
+    def _look(self, held: _Held) -> None:
+        held.look = None
+        if held.has_to_ask and held.asking is None and self._held.get(held.user) is held:
+            self._ask(held)
+
+    def _tell_what_is_owed(self) -> None:
+        for held in self._held.values():
+            if held.owed and held.asking is None:
+                self._ask(held)
+
+
+def bucket_key(user: str) -> str:
+    """Hash: a user's bucket, see EXCHANGE."""
+    return f"weir:bucket:{{{user}}}"

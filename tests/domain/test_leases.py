@@ -1,0 +1,211 @@
+"""What an instance decides of the tokens it holds; what comes of it with others: tests/infrastructure."""
+
+import pytest
+
+from domain.leases import ALONE_S, GRANT_S, LEASE_S, LOOK_S, PACE_S, USE_S, Ask, Lease, Told
+from domain.limiting import Rate
+
+LARGE = Rate(amount=1000, per_s=60.0)
+SMALL = Rate(amount=10, per_s=60.0)
+ALL_RIGHT = 500.0
+"""What is left in a bucket that is far from empty."""
+
+
+def busy(rate=LARGE, per_s=8, now_s=100.0):
+    """A lease whose user has asked so many times in the last second, and now."""
+    lease = Lease(rate)
+    for number in range(20 * per_s):
+        lease.note(now_s - 20.0 + (number + 1) / per_s)
+    return lease
+
+
+def given(lease, now_s=100.0, *, waiting=0, leased=None, left=ALL_RIGHT, wait_s=0.0, late_s=0.0, count=1):
+    """Ask, and be told that there is what was wanted, or `leased`; return what was asked."""
+    lease.waiting = waiting
+    ask = lease.ask(now_s, count)
+    leased = ask.want if leased is None else leased
+    lease.told(ask, Told(spent=ask.spend, leased=leased, left=left, wait_s=wait_s), now_s + late_s)
+    return ask
+
+
+def takes(lease, number, now_s=100.0):
+    """What so many checks at that time get."""
+    return [lease.take(now_s) for _ in range(number)]
+
+
+def test_who_knows_nothing_has_to_ask():
+    assert Lease(LARGE).take(100.0) is None
+
+
+def test_a_busy_user_gets_tokens_for_the_next_second():
+    """So that its checks need nobody."""
+    lease = busy(per_s=8)
+
+    ask = given(lease, waiting=1)
+
+    assert (ask.spend, ask.held, ask.give) == (0, 0, 0)
+    assert 9 <= ask.want <= 10
+    assert takes(lease, ask.want + 1) == [0.0] * ask.want + [None]
+
+
+def test_a_lease_is_a_small_part_of_the_amount_however_busy_its_user():
+    """What is lost with an instance that is killed, and what others cannot have meanwhile."""
+    assert given(busy(per_s=500)).want == LARGE.amount // 50
+    assert given(busy(per_s=500), count=20).want == LARGE.amount // 100
+
+
+@pytest.mark.parametrize("rate", [SMALL, Rate(amount=99, per_s=1.0)])
+def test_a_rate_too_small_to_be_divided_is_asked_for_each_token(rate):
+    """Not less exact, but a round trip a check; those who wait together share one."""
+    lease = busy(rate, per_s=100)
+
+    ask = given(lease, waiting=3)
+
+    assert (ask.spend, ask.want) == (3, 0)
+    assert takes(lease, 4) == [0.0] * 3 + [None]
+
+
+def test_a_token_whose_asker_has_gone_is_not_kept():
+    """The bucket has it as spent: held, it would be one more than there are."""
+    lease = Lease(SMALL)
+    lease.waiting = 2
+    ask = lease.ask(100.0, 1)
+    lease.waiting = 1
+    lease.told(ask, Told(2, 0, 5.0, 0.0), 100.0)
+
+    assert takes(lease, 2) == [0.0, None]
+
+
+def test_a_slow_user_is_given_what_it_asks_for_and_no_more():
+    """Nothing is held that nobody may need."""
+    lease = Lease(LARGE)
+    lease.note(100.0)
+
+    assert given(lease, waiting=1).want == 1
+
+
+def test_more_is_asked_for_before_all_is_used():
+    """Or every so many requests one would wait."""
+    lease = busy(per_s=8)
+    wanted = given(lease).want
+    assert not lease.is_low(100.0)
+
+    takes(lease, wanted // 2 + 1)
+
+    assert lease.is_low(100.0)
+    lease.note(100.1)
+    assert given(lease, 100.1).want >= wanted // 2
+
+
+def test_what_is_held_lapses_before_the_bucket_forgets_it():
+    """Counted from before it was asked: an instance that stood still finds nothing left to give."""
+    lease = busy()
+    given(lease, late_s=0.25)
+    assert lease.take(100.0 + USE_S - 0.01) == 0.0
+
+    assert lease.take(100.0 + USE_S) is None
+    assert USE_S < LEASE_S
+
+
+def test_what_is_told_too_late_is_not_used():
+    """The bucket may have filled again in its place."""
+    lease = busy()
+
+    given(lease, late_s=GRANT_S)
+
+    assert lease.take(100.0 + GRANT_S) is None
+
+
+def test_a_refusal_stands_until_there_is_a_token():
+    """Nobody is asked meanwhile."""
+    lease = Lease(SMALL)
+    lease.waiting = 1
+    lease.told(lease.ask(100.0, 1), Told(0, 0, 0.5, 3.0), 100.25)
+
+    assert lease.take(101.0) == 2.25
+    assert lease.take(103.25) is None
+
+
+def test_who_gets_less_than_it_wants_does_not_ask_all_the_time():
+    """What comes back meanwhile is given at once."""
+    lease = busy()
+    given(lease, leased=2, left=0.1, wait_s=0.05)
+
+    assert takes(lease, 3) == [0.0, 0.0, pytest.approx(PACE_S)]
+    assert not lease.is_low(100.0)
+    assert lease.look_after_s(100.0) == pytest.approx(PACE_S)
+
+
+def test_what_was_not_used_is_given_back():
+    """Others may need it."""
+    lease = busy()
+    held = given(lease).want
+    assert lease.look_after_s(100.0) == LOOK_S
+
+    ask = lease.ask(100.0 + LOOK_S, 1)
+
+    assert (ask.give, ask.held, ask.want) == (held, 0, 0)
+    assert lease.take(100.0 + LOOK_S) is None
+    assert not lease.has_to_ask
+
+
+def test_without_an_answer_an_instance_has_its_share():
+    """Of the rate, and of what was left: all of them together have no more than before."""
+    lease = Lease(SMALL)
+    lease.waiting = 1
+    lease.told(lease.ask(100.0, 4), Told(1, 0, 8.0, 0.0), 100.0)
+    takes(lease, 1)
+    lease.not_told(lease.ask(100.5, 4), 100.5)
+
+    assert lease.is_alone(100.5)
+    assert [lease.take_alone(100.5, 4) for _ in range(3)] == [0.0, 0.0, pytest.approx(24.0, abs=0.2)]
+    assert lease.quota("p", 100.5).remaining == 0
+    assert not lease.is_alone(100.5 + ALONE_S)
+
+
+def test_the_bucket_is_told_what_was_spent_without_it():
+    """And again, if it was not told."""
+    lease = Lease(SMALL)
+    lease.take_alone(100.0, 2)
+    ask = lease.ask(101.0, 2)
+    lease.not_told(ask, 101.0)
+
+    assert (ask.owed, lease.ask(102.0, 2).owed) == (1, 1)
+
+
+@pytest.mark.parametrize("instance_count", [1, 2, 3, 7, 100])
+def test_shares_are_no_more_than_the_rate(instance_count):
+    """As much comes back as ever; at once at most the amount, or one each."""
+    lease = Lease(SMALL)
+    at_once, later = 0, 0
+    while not lease.take_alone(100.0, instance_count):
+        at_once += 1
+    for step in range(6000):
+        later += not lease.take_alone(100.0 + step, instance_count)
+
+    assert at_once * instance_count <= SMALL.amount
+    assert later * instance_count <= SMALL.amount + 6000 * SMALL.refill_per_s
+
+
+def test_a_token_that_was_not_needed_can_be_had_again_at_once():
+    """Here, if the bucket still counts it as held."""
+    lease = busy()
+    number = given(lease).want
+    takes(lease, number)
+
+    lease.refund(100.0)
+
+    assert (lease.take(100.0), lease.owed) == (0.0, 0)
+
+
+def test_a_token_that_the_bucket_has_as_spent_goes_back_to_it():
+    """Nothing is held for a small rate."""
+    lease = Lease(SMALL)
+    given(lease, waiting=1)
+    lease.waiting = 0
+    takes(lease, 1)
+
+    lease.refund(100.0)
+
+    assert lease.take(100.0) is None
+    assert lease.ask(100.0, 1) == Ask(at_s=100.0, spend=0, want=0, held=0, give=0, owed=-1)
