@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from domain.limiting import Rate
 from domain.values import positional_value, value
 
 Json: TypeAlias = Any
@@ -20,16 +21,22 @@ WHOLE_REASONS = frozenset({"stop", "length", "tool_calls", "function_call"})
 class Caller:
     """Who asks: `user` for limits and ownership, `tenant` for sharing, `tier` for rates.
 
-    An operator has no limits, and may stop what others asked for.
+    A key may have a `rate` of its own, and bounds that its tier has not; None: it has none. `models` are those it may
+    ask for, None: all. An operator has no limits, and may stop what others asked for.
     """
 
     user: str
     tenant: str = ""
     tier: str = "anonymous"
     is_operator: bool = False
+    rate: Rate | None = None
+    tokens_per_minute: int | None = None
+    budget_usd_per_day: float | None = None
+    models: frozenset[str] | None = None
 
 
-OPERATOR = Caller(user="operator", tier="operator", is_operator=True)
+OPERATOR = Caller(user=":operator", tier="operator", is_operator=True)
+"""Neither an address nor the user of a key has such a name (domain/keys.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
