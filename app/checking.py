@@ -1,4 +1,4 @@
-"""`weir check`: whether Redis can be used, and each provider takes our key."""
+"""`weir check`: whether Redis can be used, API keys can be read, and each provider takes our key."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from config.catalogue import Catalogue
 from config.settings import Settings
 from domain.errors import ProviderError
 from domain.ports import Provider
+from infrastructure.memory.key_file import KeyFileError, read_keys
 from infrastructure.redis.checking import RedisUnfit, RedisUnreachable, check_redis
 
 
@@ -19,6 +20,19 @@ async def check_store(settings: Settings, tell: Callable[[str], None]) -> bool:
         tell(f"  ok    {await check_redis(settings.redis_url)}")
     except (RedisUnfit, RedisUnreachable) as failure:
         tell(f"  fails WEIR_REDIS_URL: {failure}")
+        return False
+    return True
+
+
+def check_keys(settings: Settings, tell: Callable[[str], None]) -> bool:
+    """The file of API keys has been read, if there is to be one, and `tell` told; whether it could be."""
+    path = settings.access.api_keys_file
+    if settings.redis_url or path is None:
+        return True
+    try:
+        tell(f"  ok    WEIR_API_KEYS_FILE: {len(read_keys(path))} keys")
+    except KeyFileError as failure:
+        tell(f"  fails WEIR_API_KEYS_FILE: {failure}")
         return False
     return True
 

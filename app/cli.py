@@ -1,4 +1,4 @@
-"""The command line: serve, demo, simulate, check, cache."""
+"""The command line: serve, demo, simulate, check, keys, cache."""
 
 import asyncio
 import json
@@ -11,6 +11,7 @@ import click
 
 from app.cache_commands import cache
 from app.demo import environment, simulated_providers, things_to_try
+from app.key_commands import keys
 from config.catalogue import Catalogue
 from config.configuration import read_configuration
 from config.errors import ConfigurationError
@@ -27,6 +28,7 @@ def main() -> None:
 
 
 main.add_command(cache)
+main.add_command(keys)
 
 
 @main.command()
@@ -43,6 +45,7 @@ def serve(host: str, port: int, workers: int) -> None:
     for sentence in settings.unknown_variables:
         click.echo(f"weir: {sentence}", err=True)
     _try_redis(settings)
+    _try_keys(settings)
     _serve(settings, host, port, workers, lambda url: click.echo(f"weir: serving at {url}", err=True))
 
 
@@ -53,6 +56,7 @@ def demo(port: int) -> None:
     with simulated_providers() as addresses:
         os.environ.update(environment(addresses))
         settings, _ = _configuration(os.environ)
+        _try_keys(settings)
         _serve(settings, "127.0.0.1", port, 1, lambda url: click.echo(things_to_try(url, addresses["control"])))
 
 
@@ -71,20 +75,23 @@ def simulate(port: int) -> None:
 @main.command()
 def check() -> None:
     """Read the configuration, try Redis and each provider, and say what is right and what is not."""
-    from app.checking import check_providers, check_store  # noqa: PLC0415  # brings what takes a second to load
+    from app.checking import check_keys, check_providers, check_store  # noqa: PLC0415  # brings what takes a second to load
 
     settings, catalogue = _configuration(os.environ)
     for sentence in (*settings.unknown_variables, *catalogue.left_out):
         click.echo(f"  note  {sentence}")
     is_shared = asyncio.run(check_store(settings, click.echo))
+    has_keys = check_keys(settings, click.echo)
     has_provider = asyncio.run(check_providers(settings, catalogue, click.echo))
     if not has_provider:
         click.echo("weir could not serve: no provider can be used")
+    elif not has_keys:
+        click.echo("weir could not serve: its API keys cannot be read")
     elif not is_shared:
         click.echo("weir could not serve as it should: instances do not share anything without Redis")
     else:
         click.echo("weir can serve")
-    sys.exit(0 if has_provider and is_shared else 1)
+    sys.exit(0 if has_provider and is_shared and has_keys else 1)
 
 
 def _configuration(environ: Mapping[str, str]) -> tuple[Settings, Catalogue]:
@@ -115,6 +122,19 @@ def _try_redis(settings: Settings) -> None:
         _refuse(f"WEIR_REDIS_URL: {unfit}")
     except RedisUnreachable:
         return
+
+
+def _try_keys(settings: Settings) -> None:
+    """End here if the file of keys cannot be read."""
+    path = settings.access.api_keys_file
+    if settings.redis_url or path is None:
+        return
+    from infrastructure.memory.key_file import KeyFileError, read_keys  # noqa: PLC0415  # only for who has such a file
+
+    try:
+        read_keys(path)
+    except KeyFileError as error:
+        _refuse(f"WEIR_API_KEYS_FILE: {error}")
 
 
 def _refuse(*sentences: str) -> NoReturn:

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from importlib import metadata
 
 from dependency_injector import containers, providers
@@ -14,14 +15,15 @@ from config.settings import Settings
 from domain.admission import Slots
 from domain.answer import CacheStatus
 from domain.caching import Purges
-from domain.events import Events
+from domain.callers import Callers
+from domain.events import Events, Publish
 from domain.failover import Failover
 from domain.fingerprint import CacheScope
 from domain.leading import Leaders
 from domain.lifecycle import Lifecycle, Policy
 from domain.limiting import Rate
 from domain.operator import Operator, alone, nothing_to_learn
-from domain.ports import Provider
+from domain.ports import KeyStore, Provider
 from domain.sessions import Conversations
 from domain.spending import Spending
 from domain.tracking import Tracker
@@ -29,6 +31,8 @@ from domain.warming import Warming
 from infrastructure.memory.circuit_breakers import PurgatoryCircuitBreakers
 from infrastructure.memory.generation_log import MemoryGenerationLog
 from infrastructure.memory.generations import Generations
+from infrastructure.memory.key_store import COMPONENT as KEYS_COMPONENT
+from infrastructure.memory.key_store import FileKeyStore
 from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
 from infrastructure.memory.session_store import MemorySessionStore
@@ -38,6 +42,7 @@ from infrastructure.redis.client import COMPONENT, RedisClient
 from infrastructure.redis.connection import connect as connect_redis
 from infrastructure.redis.events import FleetEvents
 from infrastructure.redis.generation_log import RedisGenerationLog
+from infrastructure.redis.key_store import RedisKeyStore
 from infrastructure.redis.liveness import Liveness
 from infrastructure.redis.popularity import Popularity
 from infrastructure.redis.purges import RedisPurges
@@ -93,9 +98,17 @@ def _store(redis_url: str) -> str:
     return "redis" if redis_url else "memory"
 
 
-def _components(redis_url: str) -> tuple[str, ...]:
+def _components(settings: Settings) -> tuple[str, ...]:
     """What the service can do without, for a while."""
-    return (COMPONENT,) if redis_url else ()
+    if settings.redis_url:
+        return (COMPONENT,)
+    return (KEYS_COMPONENT,) if settings.access.api_keys_file else ()
+
+
+def _file_keys(settings: Settings, publish: Publish, clock: Callable[[], float]) -> KeyStore | None:
+    """The keys of the file, if there is to be one."""
+    path = settings.access.api_keys_file
+    return None if path is None else FileKeyStore(path, publish=publish, clock=clock)
 
 
 MEMORY_SESSIONS = 1000
@@ -178,6 +191,19 @@ class Container(containers.DeclarativeContainer):
             clock=clock,
             unix_now=unix_now,
         ),
+    )
+    key_store = providers.Selector(
+        store,
+        memory=providers.Singleton(_file_keys, settings=settings, publish=publish, clock=clock),
+        redis=providers.Singleton(
+            RedisKeyStore, client=redis_client, events=fleet_events, publish=publish, clock=clock
+        ),
+    )
+    callers = providers.Singleton(
+        Callers,
+        store=key_store,
+        is_required=providers.Callable(lambda auth: auth == "required", settings.provided.access.auth),
+        unix_now=unix_now,
     )
     redis_purges = providers.Singleton(
         RedisPurges,
@@ -296,7 +322,7 @@ class Container(containers.DeclarativeContainer):
     shared = providers.Selector(
         store,
         memory=providers.List(),
-        redis=providers.List(subscriptions, liveness, popularity, redis_limiter, redis_client),
+        redis=providers.List(subscriptions, key_store, liveness, popularity, redis_limiter, redis_client),
     )
     failover = providers.Singleton(
         Failover,
@@ -378,7 +404,7 @@ class Container(containers.DeclarativeContainer):
         cache_size=providers.Callable(
             lambda cache: lambda: {"entries": len(cache), "bytes": cache.size_bytes}, memory_cache
         ),
-        components=providers.Callable(_components, settings.provided.redis_url),
+        components=providers.Callable(_components, settings),
     )
     http_policy = providers.Singleton(
         lambda settings, catalogue: HttpPolicy(
@@ -388,13 +414,25 @@ class Container(containers.DeclarativeContainer):
             models={name: model.routes[0].provider for name, model in catalogue.models.items()},
             began_at_s=time.time(),
             operator_key=settings.admin_key,
+            trusted_proxies=settings.access.trusted_proxies,
         ),
         settings,
         catalogue,
     )
-    service = providers.Singleton(Service, lifecycle=lifecycle, policy=http_policy)
+    service = providers.Singleton(Service, lifecycle=lifecycle, callers=callers, policy=http_policy)
 
 
 def container_for(settings: Settings, catalogue: Catalogue) -> Container:
     """The service as these say; nothing is built yet."""
     return Container(settings=providers.Object(settings), catalogue=providers.Object(catalogue))
+
+
+@asynccontextmanager
+async def key_store(settings: Settings) -> AsyncIterator[KeyStore]:
+    """Where these say that keys are, without the service."""
+    container = Container(settings=providers.Object(settings))
+    try:
+        yield container.key_store()
+    finally:
+        if settings.redis_url:
+            await container.redis_client().close()

@@ -8,6 +8,8 @@ from litestar import Request
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
+from domain.addresses import Network
+from domain.callers import Callers
 from domain.lifecycle import Lifecycle
 from domain.operator import Operator
 from domain.operator_key import OperatorKey
@@ -28,17 +30,19 @@ class HttpPolicy:
     models: Mapping[str, str]
     began_at_s: float
     operator_key: OperatorKey | None = None
+    trusted_proxies: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """Who answers, and what the controllers are told.
+    """Who answers, who knows who asks, and what the controllers are told.
 
     It is in the application's state, not among the dependencies: for a stored answer the framework would take as long
     to hand it over as we do to find that.
     """
 
     lifecycle: Lifecycle
+    callers: Callers
     policy: HttpPolicy
 
 

@@ -11,6 +11,7 @@ from app.headers import quota_headers
 from domain.errors import (
     FieldError,
     InvalidRequest,
+    KeyRefused,
     RateLimited,
     RequestRefused,
     RequestRejected,
@@ -50,7 +51,7 @@ class Status(NamedTuple):
 STATUSES: dict[str, Status] = {
     "invalid_request": Status(400, "The request cannot be right", "invalid_request_error"),
     "provider_rejected": Status(400, "The provider refuses this request", "invalid_request_error"),
-    "unauthorized": Status(401, "A key is needed", "authentication_error"),
+    "unauthorized": Status(401, "A key is needed, or another one", "authentication_error"),
     "forbidden": Status(403, "Not allowed for this caller", "permission_error"),
     "unknown_model": Status(404, "Unknown model", "invalid_request_error"),
     "unknown_stream": Status(404, "Unknown stream", "invalid_request_error"),
@@ -63,6 +64,7 @@ STATUSES: dict[str, Status] = {
     "too_many_connections": Status(429, "Too many streams at once", "rate_limit_error", is_retryable=True),
     "internal": Status(500, "A defect of Weir", "server_error", is_retryable=True),
     "at_capacity": Status(503, "No stream is free", "server_error", is_retryable=True),
+    "keys_unavailable": Status(503, "API keys cannot be checked", "server_error", is_retryable=True),
     "session_unavailable": Status(503, "The conversation cannot be read", "server_error", is_retryable=True),
     "all_providers_down": Status(503, "No provider could answer", "server_error", is_retryable=True),
     "not_cached": Status(504, "Not stored", "server_error"),
@@ -158,5 +160,13 @@ def _error_headers(error: WeirError) -> dict[str, str]:
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, Unauthorized):
-        headers["www-authenticate"] = "Bearer"
+        headers["www-authenticate"] = _challenge(error)
     return headers | (quota_headers(error.quotas) if isinstance(error, RateLimited) else {})
+
+
+def _challenge(error: Unauthorized) -> str:
+    """What is wanted; what was wrong with the key, if one was given.
+
+    Source: RFC 6750, section 3.
+    """
+    return 'Bearer realm="weir"' + (', error="invalid_token"' if isinstance(error, KeyRefused) else "")

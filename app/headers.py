@@ -44,6 +44,22 @@ STREAM_HEADERS = raw(
 COMPLETION_HEADERS = raw({"content-type": "application/json", "cache-control": "no-store"})
 
 
+READABLE = (
+    "X-Thread-ID",
+    "X-Stream-ID",
+    "X-Cache",
+    "Age",
+    "Retry-After",
+    "WWW-Authenticate",
+    "RateLimit-Policy",
+    "RateLimit",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+)
+"""What pages of other origins may read, beside what every response has."""
+
+
 def answer_headers(answer: Answer) -> RawHeaders:
     """What this answer is, where it came from and what the caller has left; every response's thread id comes later."""
     headers = [

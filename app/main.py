@@ -16,6 +16,7 @@ from app.controllers.operations import OperationsController
 from app.controllers.operators import OperatorController
 from app.controllers.sessions import SessionController
 from app.controllers.streams import StreamController
+from app.cross_origin import CrossOrigin
 from app.dependencies import HealthChecks, HttpPolicy, Metrics
 from app.edge import Edge
 from app.errors import ClientGone, on_client_gone, on_http_exception, on_weir_error
@@ -29,7 +30,9 @@ from domain.warming import Warming
 
 def create_app(container: Container) -> ASGIApp:
     """The whole service as an ASGI application; tests pass a container with overridden adapters."""
-    return Edge(create_litestar(container), container.events().publish)
+    app = Edge(create_litestar(container), container.events().publish)
+    origins = container.settings().access.cors_origins
+    return CrossOrigin(app, origins) if origins else app
 
 
 def create_litestar(container: Container) -> Litestar:
@@ -57,6 +60,7 @@ def _document(container: Container, policy: HttpPolicy) -> CompleteDocument:
         models=tuple(policy.models),
         providers=tuple(container.catalogue().providers),
         max_query_chars=policy.max_query_chars,
+        is_key_required=container.settings().access.auth == "required",
     )
 
 

@@ -17,6 +17,7 @@ from app.openapi_components import (
     HEADERS,
     PARAMETERS,
     QUOTA_HEADERS,
+    SECURITY_SCHEMES,
     STREAM_HEADERS,
     Json,
     ref,
@@ -65,6 +66,11 @@ class Operation:
     needs_body: bool = True
     needs_key: bool = False
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether it matters who asks."""
+        return set(_ASKING) <= set(self.codes)
+
 
 def _answer(description: str, headers: Sequence[str], **content: Json) -> Json:
     named = {name: ref("headers", name) for name in headers}
@@ -76,9 +82,12 @@ def _json(description: str, schema: str) -> Json:
 
 
 _STREAM: Json = {"text/event-stream": {"schema": ref("schemas", "Event"), "example": _EVENTS}}
+_ASKING = ("invalid_request", "unauthorized", "keys_unavailable")
+"""What comes of who asks, wherever that matters."""
 _SLOTS = ("too_many_connections", "at_capacity")
 _BEGINNING = (
-    "invalid_request",
+    *_ASKING,
+    "forbidden",
     "unknown_model",
     "request_too_large",
     "rate_limited",
@@ -87,7 +96,7 @@ _BEGINNING = (
     "not_cached",
 )
 _ENDING = ("provider_rejected", "upstream_timeout", "stream_interrupted", "cancelled")
-_SESSION = ("invalid_request", "unknown_session", "session_unavailable")
+_SESSION = (*_ASKING, "unknown_session", "session_unavailable")
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("/v1/stream", "post"): Operation(
@@ -104,12 +113,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             ),
             204: _answer("The end was seen already.", ANSWER_HEADERS),
         },
-        codes=("invalid_request", "unknown_stream", *_SLOTS),
+        codes=(*_ASKING, "forbidden", "unknown_stream", *_SLOTS),
         parameters=("stream_id", "last_event_id", "last_event_id_header", "format", "include_usage", "thread"),
     ),
     ("/v1/streams/{stream_id}", "delete"): Operation(
         good={204: _answer("The stream has ended.", ("X-Thread-ID",))},
-        codes=("invalid_request", "unknown_stream", "forbidden"),
+        codes=(*_ASKING, "unknown_stream", "forbidden"),
         parameters=("stream_id", "thread"),
     ),
     ("/v1/chat/completions", "post"): Operation(
@@ -126,7 +135,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         example={"model": "gpt-4o-mini", "messages": [{"role": "user", "content": _QUESTION}], "stream": True},
         is_openai=True,
     ),
-    ("/v1/models", "get"): Operation(good={200: _json("The models that can be asked for.", "Models")}, is_openai=True),
+    ("/v1/models", "get"): Operation(
+        good={200: _json("The models that the caller may ask for.", "Models")}, codes=_ASKING, is_openai=True
+    ),
     ("/v1/sessions/{session_id}", "get"): Operation(
         good={200: _json("What is kept of the conversation.", "Session")},
         codes=_SESSION,
@@ -161,11 +172,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         needs_key=True,
     ),
     ("/admin/circuits", "get"): Operation(
-        good={200: _json("All circuits.", "Circuits")}, codes=("unauthorized", *_NO_KEY_SET), needs_key=True
+        good={200: _json("All circuits.", "Circuits")},
+        codes=("invalid_request", "unauthorized", *_NO_KEY_SET),
+        needs_key=True,
     ),
     ("/admin/circuits/{provider}/reset", "post"): Operation(
         good={200: _json("The circuit as it is now.", "Circuit")},
-        codes=("unauthorized", "unknown_provider", *_NO_KEY_SET),
+        codes=("invalid_request", "unauthorized", "unknown_provider", *_NO_KEY_SET),
         parameters=("provider",),
         needs_key=True,
     ),
@@ -175,18 +188,24 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
 }
 
 
+_KEYS: list[Json] = [{"bearer": []}, {"header": []}]
+
+
 class CompleteDocument(JsonRenderPlugin):
     """Renders the framework's document with what is missing in it; put together at the first request."""
 
-    def __init__(self, *, models: Sequence[str], providers: Sequence[str], max_query_chars: int) -> None:
+    def __init__(
+        self, *, models: Sequence[str], providers: Sequence[str], max_query_chars: int, is_key_required: bool
+    ) -> None:
         super().__init__()
+        self._asking = _KEYS if is_key_required else [{}, *_KEYS]
         self._schemas = schemas(models, providers, max_query_chars)
         self._body: bytes | None = None
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002  # the framework's signature
         """The document in JSON."""
         if self._body is None:
-            self._body = encode_json(complete(openapi_schema, self._schemas))
+            self._body = encode_json(complete(openapi_schema, self._schemas, self._asking))
         return self._body
 
 
@@ -208,15 +227,17 @@ def openapi_config(version: str, document: CompleteDocument) -> OpenAPIConfig:
     )
 
 
-def complete(generated: Json, known_schemas: Mapping[str, Json]) -> Json:
+def complete(generated: Json, known_schemas: Mapping[str, Json], asking: Sequence[Json]) -> Json:
     """The framework's document, with parameters, bodies and responses of each operation, and their components.
+
+    `asking` are the ways to say who asks.
 
     Raises:
         KeyError: a route has no entry in `OPERATIONS`.
     """
     paths = {
         path: {
-            method: operation | _completion(OPERATIONS[path, method])
+            method: operation | _completion(OPERATIONS[path, method], asking)
             for method, operation in item.items()
             if method != "head"
         }
@@ -226,12 +247,12 @@ def complete(generated: Json, known_schemas: Mapping[str, Json]) -> Json:
         "schemas": dict(known_schemas),
         "headers": HEADERS,
         "parameters": PARAMETERS,
-        "securitySchemes": {"operator": {"type": "http", "scheme": "bearer"}},
+        "securitySchemes": SECURITY_SCHEMES,
     }
     return generated | {"paths": paths, "components": components}
 
 
-def _completion(operation: Operation) -> Json:
+def _completion(operation: Operation, asking: Sequence[Json]) -> Json:
     completed: Json = {
         "parameters": [ref("parameters", name) for name in operation.parameters],
         "responses": {str(status): answer for status, answer in (_errors(operation) | dict(operation.good)).items()},
@@ -241,6 +262,8 @@ def _completion(operation: Operation) -> Json:
         completed["requestBody"] = {"required": operation.needs_body, "content": {operation.media_type: content}}
     if operation.needs_key:
         completed["security"] = [{"operator": []}]
+    elif operation.is_asked:
+        completed["security"] = asking
     return completed
 
 
@@ -258,5 +281,11 @@ def _errors(operation: Operation) -> dict[int, Json]:
     }
 
 
+_MORE_HEADERS: dict[int, Sequence[str]] = {
+    HTTPStatus.UNAUTHORIZED: ("WWW-Authenticate",),
+    HTTPStatus.TOO_MANY_REQUESTS: QUOTA_HEADERS,
+}
+
+
 def _error_headers(status: int) -> Sequence[str]:
-    return (*ERROR_HEADERS, *QUOTA_HEADERS) if status == HTTPStatus.TOO_MANY_REQUESTS else ERROR_HEADERS
+    return (*ERROR_HEADERS, *_MORE_HEADERS.get(status, ()))

@@ -63,6 +63,7 @@ HEADERS: dict[str, Json] = {
         is_required=True,
     ),
     "Age": _header("Seconds since a stored answer was whole.", _COUNT),
+    "WWW-Authenticate": _header('How to say who asks: `Bearer realm="weir"`, and what was wrong (RFC 6750).'),
     "Retry-After": _header("Seconds after which to come back.", _COUNT),
     "RateLimit-Policy": _header(
         'The caller\'s limits, such as `"anonymous";q=10;w=60, "anonymous-tokens";q=20000;qu="tokens";w=60`.'
@@ -76,6 +77,11 @@ HEADERS: dict[str, Json] = {
     "x-ratelimit-reset-tokens": _header("When all of them are back.", _DURATION),
     "Cache-Control": _header("`no-store`: nothing between here and the client keeps a copy.", is_required=True),
     "X-Accel-Buffering": _header("`no`: proxies pass each event on at once.", is_required=True),
+}
+SECURITY_SCHEMES: dict[str, Json] = {
+    "operator": {"type": "http", "scheme": "bearer", "description": "The operator's key."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, as `weir keys create` prints it."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same, in another header."},
 }
 QUOTA_HEADERS = tuple(name for name in HEADERS if "ratelimit" in name.lower())
 ANSWER_HEADERS = ("X-Thread-ID", "X-Stream-ID", "X-Cache", "Age", *QUOTA_HEADERS)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from domain.addresses import Network, network
 from domain.operator_key import OperatorKey
 
 T = TypeVar("T")
@@ -158,4 +159,34 @@ REDIS_URL = Accepted(
     sentence="redis://, rediss:// or redis+cluster://HOST[:PORT], or redis+sentinel://HOST[:PORT],…/SERVICE",
     read=_redis_url,
     show=_url_as_given,
+)
+
+
+def _several(read: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    """Return a reader of what stands between commas; nothing is none of it."""
+    return lambda text: tuple(read(part.strip()) for part in text.split(",")) if text else ()
+
+
+NETWORKS: Accepted[tuple[Network, ...]] = Accepted(
+    sentence="addresses and networks such as 10.0.0.0/8,2001:db8::/32, without host bits", read=_several(network)
+)
+
+EVERY_ORIGIN = "*"
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+
+
+def _origin(text: str) -> str:
+    """Return the origin in the form in which browsers send it.
+
+    Source: RFC 6454, section 6.1, and fetch.spec.whatwg.org, "Origin header" (2026-11).
+    """
+    origin = text.lower()
+    if origin != EVERY_ORIGIN and not _ORIGIN.fullmatch(origin):
+        raise ValueError("not an origin")
+    return origin
+
+
+ORIGINS = Accepted(
+    sentence="origins such as https://app.example.com,http://localhost:3000, without a path, or *",
+    read=_several(_origin),
 )

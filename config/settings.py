@@ -10,9 +10,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from config.accepted import OPERATOR_KEY, REDIS_URL, milliseconds, number, one_of, seconds, whole
+from config.accepted import NETWORKS, OPERATOR_KEY, ORIGINS, REDIS_URL, milliseconds, number, one_of, seconds, whole
 from config.errors import ConfigurationError
-from config.variable import FILE, PREFIX, RATE, Source, one, several, variable
+from config.variable import FILE, KEY_FILE, PREFIX, RATE, Source, one, several, variable
+from domain.addresses import Network
 from domain.breaker import BreakerPolicy
 from domain.failover import Deadlines, RetryPolicy
 from domain.limiting import Rate
@@ -36,6 +37,16 @@ class Limits:
     tokens_per_minute_anonymous: int
     tokens_per_minute_standard: int
     tokens_per_minute_premium: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who may ask, and from where; `auth` is required or optional."""
+
+    auth: str
+    api_keys_file: Path | None
+    trusted_proxies: tuple[Network, ...]
+    cors_origins: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +84,21 @@ class Settings:
         variable("LOG_LINGER_MS", "5", milliseconds(0, 1000), "what gathers chunks for Redis may add to each of them")
     )
     catalogue: Path | None = one(variable("CATALOGUE", "", FILE, "the catalogue; empty: the shipped one"))
+    access: Access = several(
+        Access,
+        auth=variable(
+            "AUTH", "optional", one_of("optional", "required"), "whether who has no API key may ask, as its address"
+        ),
+        api_keys_file=variable(
+            "API_KEYS_FILE", "", KEY_FILE, "API keys, as digests; not read with WEIR_REDIS_URL, where they are in Redis"
+        ),
+        trusted_proxies=variable(
+            "TRUSTED_PROXIES", "", NETWORKS, "proxies whose X-Forwarded-For is believed; empty: none"
+        ),
+        cors_origins=variable(
+            "CORS_ORIGINS", "", ORIGINS, "origins whose pages may ask from browsers; empty: only the service's own"
+        ),
+    )
     limits: Limits = several(
         Limits,
         max_connections=variable(
@@ -111,7 +137,7 @@ class Settings:
             "CACHE_L1_BYTES", "67108864", whole("bytes", 1, 1_099_511_627_776), "memory they take at most"
         ),
         ttl_s=variable("CACHE_TTL_S", "3600", seconds(1, 31_536_000), "how long an answer is fresh"),
-        scope=variable("CACHE_SCOPE", "shared", one_of("shared", "user"), "who may be served whose answer"),
+        scope=variable("CACHE_SCOPE", "shared", one_of("shared", "tenant", "user"), "who may be served whose answer"),
     )
     sessions: SessionBounds = several(
         SessionBounds,
@@ -200,6 +226,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     """
     values, problems = _read_each(environ)
     problems += _contradictions(values)
+    problems += _without_keys(values)
     if problems:
         raise ConfigurationError(tuple(problems))
     parts = {name: source.build(values) for name, source in _SOURCES.items()}
@@ -221,6 +248,12 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
     for lower, upper in NOT_ABOVE:
         if lower in values and upper in values and values[lower] > values[upper]:
             yield f"{lower}={values[lower]:g}: no more than {upper}, which is {values[upper]:g}"
+
+
+def _without_keys(values: Mapping[str, Any]) -> Iterator[str]:
+    has_keys = values.get("WEIR_REDIS_URL", True) or values.get("WEIR_API_KEYS_FILE", True)
+    if values.get("WEIR_AUTH") == "required" and not has_keys:
+        yield "WEIR_AUTH='required': also WEIR_API_KEYS_FILE or WEIR_REDIS_URL, where the keys are"
 
 
 def _unknown(environ: Mapping[str, str]) -> tuple[str, ...]:

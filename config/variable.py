@@ -69,3 +69,6 @@ def _rate(text: str) -> Rate | None:
 
 RATE = Accepted(sentence="a rate such as 10/minute or 100 per 2 hours, or unlimited", read=_rate)
 FILE = Accepted(sentence="the path of a TOML file", read=lambda text: Path(text) if text else None)
+KEY_FILE = Accepted(
+    sentence="the path of a file that weir keys create has made", read=lambda text: Path(text) if text else None
+)

@@ -35,7 +35,8 @@ class Caller:
     models: frozenset[str] | None = None
 
 
-OPERATOR = Caller(user="operator", tier="operator", is_operator=True)
+OPERATOR = Caller(user=":operator", tier="operator", is_operator=True)
+"""Neither an address nor the user of a key has such a name (domain/keys.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,9 @@
 
 WeirError                      carries a `code` of the public contract
 ├── RequestRefused             nothing was begun; the caller has to change something or come back later
-│   ├── Unauthorized           a key is needed, or another one
+│   ├── Unauthorized           a key is needed
+│   │   └── KeyRefused         a key was given, and is not (or no longer) one
+│   ├── KeysUnavailable        nobody can tell now whether that is a key; come back in `retry_after_s`
 │   ├── InvalidRequest         the request cannot be right; `errors` says where
 │   ├── UnknownModel
 │   ├── UnknownStream
@@ -76,6 +78,20 @@ class Unauthorized(RequestRefused):
     code = "unauthorized"
 
 
+class KeyRefused(Unauthorized):
+    """What was given is no key, or one that is unknown, revoked or expired."""
+
+
+class KeysUnavailable(RequestRefused):
+    """Where keys are kept cannot be reached, and this one has not been seen here lately."""
+
+    code = "keys_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("API keys cannot be checked now, and this one has not been used here lately.")
+        self.retry_after_s = 1.0
+
+
 class InvalidRequest(RequestRefused):
     """The request cannot be right."""
 
@@ -131,7 +147,7 @@ class SessionUnavailable(RequestRefused):
 
 
 class Forbidden(RequestRefused):
-    """The caller may not do this."""
+    """What another caller may do, and this one may not."""
 
     code = "forbidden"
 

@@ -173,11 +173,15 @@ class EntryUnreadable:
 
 @value
 class ComponentChanged:
-    """What depends on `component` (redis) is degraded from now on, because of `error`, or whole again."""
+    """What depends on `component` (redis, keys) is degraded from now on, because of `error`, or whole again.
+
+    `reason` is a sentence for operators, where there is more to say than the error's type.
+    """
 
     component: str
     is_degraded: bool
     error: BaseException | None = None
+    reason: str | None = None
 
 
 @value

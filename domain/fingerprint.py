@@ -18,10 +18,14 @@ class CacheScope(StrEnum):
 
 
 def sharing_scope(caller: Caller, scope: CacheScope) -> str:
-    """The name of the circle within which `caller` shares answers; empty: with everybody."""
-    if scope is CacheScope.SHARED:
-        return ""
-    return f"tenant:{caller.tenant}" if scope is CacheScope.TENANT else f"user:{caller.user}"
+    """The name of the circle within which `caller` shares answers; empty: with everybody.
+
+    A caller of a tenant shares with nobody outside it, whatever `scope` says; one without a tenant, where answers are
+    shared by tenant, with nobody.
+    """
+    if scope is CacheScope.USER or (scope is CacheScope.TENANT and not caller.tenant):
+        return f"user:{caller.user}"
+    return f"tenant:{caller.tenant}" if caller.tenant else ""
 
 
 def scope_named(name: str) -> str:

@@ -148,12 +148,14 @@ class Lifecycle:
 
         Raises:
             UnknownStream: there is none that this caller may read.
+            Forbidden: it is of a model that this caller may not ask for.
             InvalidRequest: the stream has no such event yet.
             TooManyConnections, AtCapacity: no slot is free.
         """
         began_s = self._clock()
         try:
             generation = await self._readable(stream_id, caller)
+            _check_model(generation.opened.model, caller)
             if after is not None and after >= len(generation.records):
                 await self._log.catch_up(generation)
             _check_position(generation, after)
@@ -203,10 +205,12 @@ class Lifecycle:
         self._leaders.start(lease, Task(request=rest, routes=routes, trace=trace))
 
     def _admit(self, ask: Ask) -> tuple[Model, Slot]:
-        """Stage 1: the model is known and a slot is taken."""
+        """Stage 1: the model is known, the caller may ask for it, and a slot is taken."""
         model = self._policy.models.get(ask.request.model)
         if model is None:
-            raise UnknownModel(ask.request.model, tuple(self._policy.models))
+            known = tuple(name for name in self._policy.models if may_ask_for(name, ask.caller))
+            raise UnknownModel(ask.request.model, known)
+        _check_model(model.name, ask.caller)
         _check_preference(ask.request.provider, model)
         slot = self._slots.take(ask.caller.user, has_limit=not ask.caller.is_operator)
         self._publish(RequestAdmitted(thread_id=ask.thread_id, model=model.name))
@@ -334,6 +338,18 @@ def _check_position(generation: Generation, after: int | None) -> None:
     if after is not None and after > last:
         reason = f"{after} is beyond the end: the last event of this stream is {last}"
         raise InvalidRequest(FieldError("Last-Event-ID", reason))
+
+
+def may_ask_for(model: str, caller: Caller) -> bool:
+    """Whether that model is among those of the caller's key."""
+    return caller.models is None or model in caller.models
+
+
+def _check_model(model: str, caller: Caller) -> None:
+    """The caller may ask for it."""
+    if not may_ask_for(model, caller):
+        allowed = ", ".join(sorted(caller.models or ()))
+        raise Forbidden(f"This API key may not ask for the model {model!r}. It may ask for {allowed}.")
 
 
 def _check_preference(provider: str | None, model: Model) -> None:

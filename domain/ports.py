@@ -12,6 +12,7 @@ from typing import Protocol
 from domain.breaker import Circuit
 from domain.chat import Caller, ChatRequest, Chunk, Message, Turn
 from domain.generation import Generation, Opened, Record
+from domain.keys import ApiKey
 from domain.limiting import Quota
 from domain.selection import Route
 from domain.usage import Reservation, Use
@@ -189,6 +190,46 @@ class SessionStore(Protocol):
         Raises:
             UnknownSession: there was none, or it is somebody else's.
             SessionUnavailable: nobody can tell now.
+        """
+        ...
+
+
+class KeyStore(Protocol):
+    """API keys by their ids. Contract: tests/contracts/test_key_store.py.
+
+    What another process changes is known here within a second. For a limited time a store that cannot be read still
+    tells what it knew.
+    """
+
+    async def find(self, key_id: str) -> ApiKey | None:
+        """The key of that id, also one that has been revoked; None: there is none.
+
+        Raises:
+            KeysUnavailable: nobody can tell now.
+        """
+        ...
+
+    async def add(self, key: ApiKey) -> bool:
+        """The key is kept; False: there is one of its id.
+
+        Raises:
+            KeysUnavailable: it cannot be kept now.
+        """
+        ...
+
+    async def revoke(self, key_id: str, at_s: float) -> ApiKey | None:
+        """The key of that id, which was revoked at `at_s` (Unix seconds) or before; None: there is none.
+
+        Raises:
+            KeysUnavailable: it may or may not be revoked.
+        """
+        ...
+
+    async def all(self) -> list[ApiKey]:
+        """Every key, the oldest first.
+
+        Raises:
+            KeysUnavailable: nobody can tell now.
         """
         ...
 

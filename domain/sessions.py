@@ -1,11 +1,13 @@
 """Conversations: what was said before goes before what is asked, and what is answered is kept once it is whole."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from domain.answer import Answer
 from domain.chat import WHOLE_REASONS, Caller, ChatRequest, Chunk, Turn
+from domain.errors import UnknownSession
 from domain.events import DefectFound, Publish
 from domain.generation import Generation, State
 from domain.ports import Conversation, GenerationLog, SessionStore
@@ -52,9 +54,10 @@ class Conversations:
             UnknownSession: it is somebody else's.
             SessionUnavailable: nobody can tell now.
         """
-        conversation = await self._store.open(session_id, _owner(caller))
+        with _named(session_id):
+            conversation = await self._store.open(_within(caller, session_id), _owner(caller))
         turn = Turn(
-            session_id=session_id,
+            session_id=conversation.session_id,
             birth_id=conversation.birth_id,
             turn_id=self._new_id(),
             place=conversation.turn_count,
@@ -85,7 +88,8 @@ class Conversations:
             UnknownSession: there is none of this caller's.
             SessionUnavailable: nobody can tell now.
         """
-        return await self._store.read(session_id, _owner(caller))
+        with _named(session_id):
+            return await self._store.read(_within(caller, session_id), _owner(caller))
 
     async def forget(self, session_id: str, caller: Caller) -> None:
         """The caller's conversation is gone; turns under way are not kept.
@@ -94,7 +98,8 @@ class Conversations:
             UnknownSession: there is none of this caller's.
             SessionUnavailable: nobody can tell now.
         """
-        await self._store.forget(session_id, _owner(caller))
+        with _named(session_id):
+            await self._store.forget(_within(caller, session_id), _owner(caller))
 
     def keep(self, turn: Turn, generation: Generation) -> asyncio.Task[None]:
         """The turn will be kept when `generation` has answered it whole, whether or not its client waits for that."""
@@ -156,3 +161,17 @@ def _text(generation: Generation) -> str:
 def _owner(caller: Caller) -> str:
     """The caller, within its tenant; neither name has a line break."""
     return f"{caller.tenant}\n{caller.user}"
+
+
+def _within(caller: Caller, session_id: str) -> str:
+    """What the conversation is kept under: a tenant's ids are its own, and do not tell another that they are taken."""
+    return f"{caller.tenant}/{session_id}" if caller.tenant else session_id
+
+
+@contextmanager
+def _named(session_id: str) -> Iterator[None]:
+    """Whatever it is kept under, it is unknown by the name that its caller has for it."""
+    try:
+        yield
+    except UnknownSession as unknown:
+        raise UnknownSession(session_id) from unknown

@@ -9,14 +9,14 @@ from app.authentication import caller_of
 from app.bodies import include_usage, parse_completion_body, read_json
 from app.completion import completion
 from app.completion_chunks import CompletionChunks, replay
-from app.dependencies import HttpPolicyDep, service_of
+from app.dependencies import HttpPolicy, service_of
 from app.headers import COMPLETION_HEADERS, READ, STREAM_HEADERS, header
 from app.responses import Whole
 from app.sse import EventStream, wait_for_end, wait_for_start
 from app.threads import thread_id_of
 from domain.answer import Answer
 from domain.caching import parse_cache_control
-from domain.lifecycle import Ask
+from domain.lifecycle import Ask, may_ask_for
 
 Http = Request[Any, Any, Any]
 
@@ -31,12 +31,13 @@ class CompletionController(Controller):
         """Create a chat completion, as a stream or whole."""
         service = service_of(request)
         policy = service.policy
+        caller = await caller_of(request)
         body, chat = parse_completion_body(await read_json(request, policy.max_request_bytes), policy.max_query_chars)
         directives = parse_cache_control(header(request.scope, b"cache-control"))
         answer = await service.lifecycle.ask(
             Ask(
                 request=chat,
-                caller=caller_of(request),
+                caller=caller,
                 thread_id=thread_id_of(request),
                 directives=directives,
             )
@@ -46,12 +47,13 @@ class CompletionController(Controller):
         return await _stream(answer, request, policy.heartbeat_s, has_usage=include_usage(body))
 
     @route("/v1/models", http_method=READ)
-    async def models(self, policy: HttpPolicyDep) -> dict[str, Any]:
-        """List the models of the catalogue."""
-        return {"object": "list", "data": [_model(name, policy) for name in policy.models]}
+    async def models(self, request: Http) -> dict[str, Any]:
+        """List the models of the catalogue that the caller may ask for."""
+        caller, policy = await caller_of(request), service_of(request).policy
+        return {"object": "list", "data": [_model(name, policy) for name in policy.models if may_ask_for(name, caller)]}
 
 
-def _model(name: str, policy: HttpPolicyDep) -> dict[str, Any]:
+def _model(name: str, policy: HttpPolicy) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": int(policy.began_at_s), "owned_by": policy.models[name]}
 
 

@@ -29,10 +29,11 @@ class SessionController(Controller):
     @get("/v1/sessions/{session_id:str}")
     async def read(self, request: Http, conversations: ConversationsDep, session_id: FromPath[str]) -> ASGIResponse:
         """Read the messages that are kept of a conversation, and until when they are."""
+        caller = await caller_of(request)
         own_thread_id(request)
-        conversation = await conversations.read(_checked(session_id), caller_of(request))
+        conversation = await conversations.read(_checked(session_id), caller)
         body = {
-            "session_id": conversation.session_id,
+            "session_id": session_id,
             "messages": conversation.messages,
             "expires_at": int(conversation.expires_at_s),
         }
@@ -42,8 +43,9 @@ class SessionController(Controller):
     @delete("/v1/sessions/{session_id:str}", status_code=204)
     async def forget(self, request: Http, conversations: ConversationsDep, session_id: FromPath[str]) -> None:
         """Forget a conversation; what is being answered in it is not kept either."""
+        caller = await caller_of(request)
         own_thread_id(request)
-        await conversations.forget(_checked(session_id), caller_of(request))
+        await conversations.forget(_checked(session_id), caller)
 
 
 def _checked(session_id: str) -> str:

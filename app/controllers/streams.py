@@ -40,13 +40,14 @@ class StreamController(Controller):
         """Ask, and be answered in named events: status, chunk, and at last complete or error."""
         service = service_of(request)
         policy = service.policy
+        caller = await caller_of(request)
         body, chat = parse_stream_body(await read_json(request, policy.max_request_bytes), policy.max_query_chars)
         directives = parse_cache_control(header(request.scope, b"cache-control"))
         thread_id = thread_id_of(request, body.thread_id)
         answer = await service.lifecycle.ask(
             Ask(
                 request=chat,
-                caller=caller_of(request),
+                caller=caller,
                 thread_id=thread_id,
                 directives=directives,
                 session_id=body.session_id,
@@ -67,12 +68,13 @@ class StreamController(Controller):
         include_usage: FromQuery[bool] = False,  # noqa: FBT002  # a query has no keywords
     ) -> ASGIApp:
         """Join a stream from its start, or rejoin it after the event that was seen last."""
-        _check_form(format)
         service = service_of(request)
+        caller = await caller_of(request)
+        _check_form(format)
         after = _event_number(last_event_id_header or last_event_id)
         is_given = own_thread_id(request) is not None
         thread_id = thread_id_of(request)
-        answer = await service.lifecycle.join(stream_id, caller_of(request), thread_id, after, is_given=is_given)
+        answer = await service.lifecycle.join(stream_id, caller, thread_id, after, is_given=is_given)
         request.scope["state"]["thread_id"] = answer.thread_id
         if answer.has_nothing_left:
             answer.close()
@@ -84,9 +86,10 @@ class StreamController(Controller):
     @delete("/v1/streams/{stream_id:str}", status_code=204)
     async def stop(self, request: Http, stream_id: FromPath[str]) -> None:
         """Stop a stream: the provider's call is ended, and every reader is told that it was cancelled."""
-        own_thread_id(request)
         service = service_of(request)
-        await service.lifecycle.stop(stream_id, asker_or_operator(request, service.policy.operator_key))
+        caller = await asker_or_operator(request, service.policy.operator_key)
+        own_thread_id(request)
+        await service.lifecycle.stop(stream_id, caller)
 
 
 def _check_form(form: str | None) -> None:

@@ -191,7 +191,8 @@ class EventLog:
     def _component(self, event: ComponentChanged) -> None:
         said = "degraded" if event.is_degraded else "whole again"
         error_type = type(event.error).__name__ if event.error else None
-        self._log.warning(said, component=event.component, error_type=error_type)
+        why = {} if event.reason is None else {"reason": event.reason}
+        self._log.warning(said, component=event.component, error_type=error_type, **why)
 
     def _unreadable(self, event: EntryUnreadable) -> None:
         self._log.warning("unreadable entry", stage="2.2", error_type=type(event.error).__name__)

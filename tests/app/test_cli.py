@@ -22,7 +22,11 @@ def weir(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("command", ["", "serve", "demo", "simulate", "check", "cache", "cache purge", "cache warm"])
+COMMANDS = ["", "serve", "demo", "simulate", "check", "cache", "cache purge", "cache warm"]
+KEY_COMMANDS = ["keys", "keys create", "keys list", "keys revoke"]
+
+
+@pytest.mark.parametrize("command", COMMANDS + KEY_COMMANDS)
 def test_every_command_explains_itself(command):
     """Nobody should have to read the source to use a command."""
     done = weir(*command.split(), "--help")
@@ -41,6 +45,8 @@ def test_every_command_explains_itself(command):
         (("serve", "--host", "203.0.113.1"), {"OPENAI_API_KEY": KEY}, "203.0.113.1:8000 cannot be listened on"),
         (("demo", "--port", "http"), {}, "'http' is not a valid integer"),
         (("check",), {"WEIR_CATALOGUE": "/nowhere.toml"}, "/nowhere.toml"),
+        (("serve",), {"WEIR_AUTH": "required"}, "WEIR_AUTH='required': also WEIR_API_KEYS_FILE or WEIR_REDIS_URL"),
+        (("demo",), {"WEIR_API_KEYS_FILE": "/nowhere"}, "WEIR_API_KEYS_FILE: /nowhere: No such file"),
         (("simulate", "--port", "-1"), {}, "-1 is not in the range"),
         (("simulte",), {}, "No such command 'simulte'"),
         (("cache", "purge"), {}, "WEIR_ADMIN_KEY: a key of printable ASCII characters"),

@@ -97,7 +97,7 @@ async def test_without_the_right_key_nothing_is_done(client, method, path, given
     response = await client.send(method, path, headers=given)
 
     assert (response.status, response.json()["code"]) == (401, "unauthorized")
-    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.headers["www-authenticate"] == 'Bearer realm="weir"'
     check_refusal(path, response)
 
 

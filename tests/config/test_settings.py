@@ -43,7 +43,8 @@ RANGES = {
     **{f"WEIR_TOKENS_PER_MINUTE_{tier}": (0, 1_000_000_000) for tier in ("ANONYMOUS", "STANDARD", "PREMIUM")},
 }
 CHOICES = {
-    "WEIR_CACHE_SCOPE": ("shared", "user"),
+    "WEIR_AUTH": ("optional", "required"),
+    "WEIR_CACHE_SCOPE": ("shared", "tenant", "user"),
     "WEIR_LOG_LEVEL": ("debug", "info", "warning", "error"),
     "WEIR_LOG_FORMAT": ("json", "console"),
 }
@@ -54,6 +55,7 @@ COMPANIONS = {
     "WEIR_RETRY_MAX_S": {"WEIR_RETRY_BASE_S": "0.001"},
     "WEIR_BREAKER_FAILURES": {"WEIR_BREAKER_WINDOW": "1000"},
     "WEIR_BREAKER_WINDOW": {"WEIR_BREAKER_FAILURES": "1"},
+    "WEIR_AUTH": {"WEIR_API_KEYS_FILE": "/etc/weir/keys"},
 }
 STATED = {stated.name: stated for stated in VARIABLES}
 
@@ -105,7 +107,8 @@ def test_the_domain_s_own_defaults_are_those_of_the_environment():
 def test_every_variable_is_under_one_of_the_claims_below():
     """A variable added to the table without a range here would go untested."""
     others = {"WEIR_CATALOGUE", "WEIR_REDIS_URL", "WEIR_LOG_LINGER_MS", "WEIR_ADMIN_KEY"}
-    assert set(STATED) == set(RANGES) | set(CHOICES) | set(RATES) | others
+    access = {"WEIR_API_KEYS_FILE", "WEIR_TRUSTED_PROXIES", "WEIR_CORS_ORIGINS"}
+    assert set(STATED) == set(RANGES) | set(CHOICES) | set(RATES) | others | access
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -123,7 +126,7 @@ def test_both_ends_of_a_range_are_inside_it(name, end):
     ("name", "choice"), [(name, choice) for name, choices in CHOICES.items() for choice in choices]
 )
 def test_every_choice_is_taken(name, choice):
-    assert value_of(name, read_settings({name: choice})) == choice
+    assert value_of(name, read_settings({name: choice} | COMPANIONS.get(name, {}))) == choice
 
 
 @pytest.mark.parametrize(
@@ -195,9 +198,42 @@ def test_blanks_around_a_value_do_not_count():
     assert read_settings({"WEIR_LOG_LEVEL": " debug\n", "WEIR_GRACE_S": "3\n"}).log.level == "debug"
 
 
-def test_answers_cannot_be_shared_by_tenant_while_nobody_has_one():
-    """All callers would be of one tenant: shared with everybody, under a name that says otherwise."""
-    assert problems_of({"WEIR_CACHE_SCOPE": "tenant"}) == ("WEIR_CACHE_SCOPE='tenant': one of shared, user",)
+def test_keys_cannot_be_required_where_there_are_none():
+    """Nobody could ask."""
+    assert problems_of({"WEIR_AUTH": "required"}) == (
+        "WEIR_AUTH='required': also WEIR_API_KEYS_FILE or WEIR_REDIS_URL, where the keys are",
+    )
+
+
+def test_proxies_are_addresses_and_networks():
+    """IPv4 within IPv6 is IPv4."""
+    proxies = read_settings({"WEIR_TRUSTED_PROXIES": "10.0.0.0/8, ::1,::ffff:192.0.2.0/120"}).access.trusted_proxies
+
+    assert [str(proxy) for proxy in proxies] == ["10.0.0.0/8", "::1/128", "192.0.2.0/24"]
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1/8", "proxy", "10.0.0.0/33", "10.0.0.0/8,,::1"])
+def test_what_is_no_network_is_refused(text):
+    """A proxy believed by mistake is an open door."""
+    [problem] = problems_of({"WEIR_TRUSTED_PROXIES": text})
+
+    assert "such as 10.0.0.0/8" in problem
+
+
+def test_origins_are_compared_as_browsers_send_them():
+    assert read_settings({"WEIR_CORS_ORIGINS": "https://App.example,http://[::1]:80"}).access.cors_origins == (
+        "https://app.example",
+        "http://[::1]:80",
+    )
+    assert read_settings({"WEIR_CORS_ORIGINS": "*"}).access.cors_origins == ("*",)
+
+
+@pytest.mark.parametrize("text", ["app.example", "https://app.example/", "null", "https://a b", "https://a\n"])
+def test_what_is_no_origin_is_refused(text):
+    """It would never be one that a browser sends."""
+    [problem] = problems_of({"WEIR_CORS_ORIGINS": f"https://x,{text},"})
+
+    assert "without a path" in problem
 
 
 def test_a_catalogue_is_a_path():

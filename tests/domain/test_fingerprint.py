@@ -137,22 +137,30 @@ def test_the_fingerprint_stays_what_it_is():
     assert fingerprint(request, "") == "0dc34b78cfa4d495f2b816fdfe99a78f01f7e15352d2076d3273390e2d8a71ae"
 
 
-CALLERS = [Caller(user="u", tenant="t"), Caller(user="u", tenant="s"), Caller(user="v", tenant="t"), Caller(user="t")]
+NOBODYS = [Caller(user="u"), Caller(user="v")]
+TENANTS = [Caller(user="t/u", tenant="t"), Caller(user="t/v", tenant="t"), Caller(user="s/u", tenant="s")]
+CALLERS = [*NOBODYS, *TENANTS, Caller(user="t")]
 
 
 @pytest.mark.parametrize(
     ("scope", "circles"),
-    [(CacheScope.SHARED, 1), (CacheScope.TENANT, 3), (CacheScope.USER, 3)],
+    [(CacheScope.SHARED, 3), (CacheScope.TENANT, 5), (CacheScope.USER, 6)],
 )
 def test_scopes_share_within_their_circle_only(scope, circles):
-    """A tenant and a user of one name are two circles."""
+    """Tenants keep to themselves in any scope; a tenant and a user of one name are two circles."""
     request = ChatRequest(model="m", messages=())
 
     assert len({fingerprint(request, sharing_scope(caller, scope)) for caller in CALLERS}) == circles
 
 
+def test_who_has_no_tenant_shares_with_everybody_who_has_none():
+    """But where answers are shared by tenant, with nobody: strangers are no tenant."""
+    assert [sharing_scope(caller, CacheScope.SHARED) for caller in NOBODYS] == ["", ""]
+    assert [sharing_scope(caller, CacheScope.TENANT) for caller in NOBODYS] == ["user:u", "user:v"]
+
+
 def test_a_tenant_and_a_user_of_one_name_are_apart():
     """And both are apart from everybody."""
-    caller = Caller(user="same", tenant="same")
+    tenant, user = Caller(user="same/ann", tenant="same"), Caller(user="same")
 
-    assert len({sharing_scope(caller, scope) for scope in CacheScope}) == 3
+    assert sharing_scope(tenant, CacheScope.TENANT) != sharing_scope(user, CacheScope.TENANT)

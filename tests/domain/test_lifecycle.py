@@ -9,6 +9,7 @@ from domain.chat import Caller, ChatRequest, Chunk, Usage
 from domain.errors import (
     AllProvidersDown,
     AtCapacity,
+    Forbidden,
     InvalidRequest,
     NotCached,
     ProviderUnavailable,
@@ -115,7 +116,9 @@ async def test_an_answer_is_stored_and_the_next_one_is_served_from_memory():
     assert (answer.cache, answer.age_s) == (L1, 16.0)
     assert tuple(records[2:-1]) == WHOLE
     assert service.call_count == 1
-    assert service.events.of(CacheHit) == [CacheHit(thread_id="t2", tier="l1", fingerprint=fingerprint(QUESTION, ""))]
+    assert service.events.of(CacheHit) == [
+        CacheHit(thread_id="t2", tier="l1", fingerprint=fingerprint(QUESTION, "tenant:acme"))
+    ]
     assert service.events.of(CacheMiss) == [CacheMiss(thread_id="t")]
 
 
@@ -165,10 +168,10 @@ async def test_only_the_same_question_has_the_same_answer(changes, is_same):
 
 @pytest.mark.parametrize(
     ("scope", "bob", "eve"),
-    [(CacheScope.SHARED, L1, L1), (CacheScope.TENANT, L1, MISS), (CacheScope.USER, MISS, MISS)],
+    [(CacheScope.SHARED, L1, MISS), (CacheScope.TENANT, L1, MISS), (CacheScope.USER, MISS, MISS)],
 )
 async def test_answers_are_shared_within_the_scope_only(scope, bob, eve):
-    """Bob is of Ann's tenant, Eve is not."""
+    """Bob is of Ann's tenant, Eve is not: a tenant's answers are its own in any scope."""
     service = Service(scope=scope)
     await service.asked()
 
@@ -180,7 +183,7 @@ async def test_streams_are_joined_within_the_scope_only(scope):
     """Beyond it the stream does not exist, whoever knows its id."""
     service = Service(scope=scope)
     answer = await service.ask()
-    reach = {CacheScope.SHARED: {"bob", "eve"}, CacheScope.TENANT: {"bob"}, CacheScope.USER: set()}[scope]
+    reach = set() if scope is CacheScope.USER else {"bob"}
 
     for caller in (BOB, EVE):
         if caller.user in reach:
@@ -192,6 +195,37 @@ async def test_streams_are_joined_within_the_scope_only(scope):
             ):
                 with pytest.raises(UnknownStream):
                     await attempt
+    answer.close()
+
+
+async def test_who_has_no_tenant_shares_with_others_who_have_none():
+    """And with no tenant, whose answers it would read otherwise."""
+    service = Service()
+    await service.asked(caller=Caller(user="address:192.0.2.1"))
+
+    assert (await service.asked(caller=Caller(user="address:192.0.2.2")))[0] is L1
+    assert (await service.asked())[0] is MISS
+
+
+async def test_a_key_asks_for_its_own_models_only():
+    """It is told which, and of no others that there are; nothing is begun."""
+    service = Service()
+    bound = Caller(user="cy", models=frozenset({"x", "n"}))
+    with pytest.raises(Forbidden, match=r"'m'.*may ask for n, x\."):
+        await service.ask(bound)
+    with pytest.raises(UnknownModel, match="It has none"):
+        await service.ask(bound, model="x")
+
+    assert service.provider.requests == []
+    assert (await service.asked(caller=Caller(user="cy", models=frozenset({"m"}))))[0] is MISS
+
+
+async def test_a_stream_of_another_model_is_not_joined_either():
+    """By whoever knows its id."""
+    service = Service()
+    answer = await service.ask(Caller(user="ann"))
+    with pytest.raises(Forbidden):
+        await service.lifecycle.join(answer.stream_id, Caller(user="cy", models=frozenset({"n"})), "t", None)
     answer.close()
 
 

@@ -56,7 +56,7 @@ async def test_the_turn_is_kept_before_the_client_is_told_that_it_is_whole():
         await answer.reader.read(1024.0)
     await answer.kept()
 
-    assert await service.sessions.read("s", "acme\nann")
+    assert await service.sessions.read("acme/s", "acme\nann")
     assert (await service.conversations.read("s", ANN)).messages == (ASKED, ANSWERED)
     answer.close()
 
@@ -202,14 +202,26 @@ async def test_a_conversation_of_another_caller_is_unknown():
     for use in (service.conversations.read, service.conversations.forget):
         with pytest.raises(UnknownSession):
             await use("s", BOB)
-    with pytest.raises(UnknownSession):
+    with pytest.raises(UnknownSession, match="no session 's'"):
         await service.ask(BOB, session_id="s")
-    with pytest.raises(UnknownSession):
-        await service.ask(Caller(user="ann", tenant="evil"), session_id="s")
 
-    assert [event.code for event in service.events.of(RequestTurnedAway)] == ["unknown_session"] * 2
+    assert [event.code for event in service.events.of(RequestTurnedAway)] == ["unknown_session"]
     assert await kept(service) == (ASKED, ANSWERED)
     assert await service.is_at_rest()
+
+
+@pytest.mark.parametrize("other", [Caller(user="evil/ann", tenant="evil"), Caller(user="ann")])
+async def test_another_tenant_is_not_told_that_an_id_is_taken(other):
+    """It has its own conversation under the same id."""
+    service = Service()
+    await service.asked(session_id="s")
+    for use in (service.conversations.read, service.conversations.forget):
+        with pytest.raises(UnknownSession):
+            await use("s", other)
+    await service.asked(caller=other, session_id="s", messages=(said("mine"),))
+
+    assert await kept(service) == (ASKED, ANSWERED)
+    assert await kept(service, caller=other) == (said("mine"), ANSWERED)
 
 
 async def test_a_request_that_is_refused_before_begins_no_conversation():
