@@ -297,6 +297,7 @@ class Container(containers.DeclarativeContainer):
             ),
             new_id=new_id,
             clock=clock,
+            unix_now=unix_now,
         ),
     )
     caches = providers.Selector(

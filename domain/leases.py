@@ -162,6 +162,10 @@ class Lease:
             self.owed -= 1
             self.refused_until_s = 0.0
 
+    def want_nothing(self) -> None:
+        """What is held will be given back when the bucket is asked next."""
+        self.asked_at_s = max(self.asked_at_s, self.noted_at_s)
+
     def look_after_s(self, now_s: float) -> float | None:
         """When to look whether something is to be asked, without anybody waiting for it; None: not at all."""
         if self.tokens or self.owed:

@@ -46,6 +46,7 @@ class Reservation:
     user: str
     id: str
     use: Use
+    limits: UsageLimits
     is_local: bool = False
 
 

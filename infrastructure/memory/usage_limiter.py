@@ -66,9 +66,8 @@ class MemoryUsageLimiter:
                 raise RateLimited.of_budget(budget, use.usd, (known.day + 1) * DAY_S - self._unix_now())
             use = Use(tokens=tokens, usd=usd)
         known.usd += use.usd
-        return Reservation(
-            user=caller.user, id=str(next(self._numbers)), use=Use(tokens=tokens, usd=use.usd), is_local=True
-        )
+        taken = Use(tokens=tokens, usd=use.usd)
+        return Reservation(user=caller.user, id=str(next(self._numbers)), use=taken, limits=limits, is_local=True)
 
     def settle(self, reservation: Reservation, use: Use) -> None:
         """The reservation has become `use`."""

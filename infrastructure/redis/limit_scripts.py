@@ -90,7 +90,7 @@ local function answer(reason, wait_us)
     return {reason, string.format('%.17g', tokens), string.format('%.17g', usd), wait_us}
 end
 if stored[5] then return answer('', 0) end
-if limit > 0 and tokens + 0.000001 < need then
+if limit > 0 and need > 0 and tokens + 0.000001 < need then
     return answer('tokens', math.ceil((need - tokens) * 60000000 / limit))
 end
 if budget >= 0 and (usd >= budget or usd + cost > budget + 0.000000001) then
@@ -108,7 +108,8 @@ RESERVE = Script(SERVER_TIME + RESERVE_PART)
 """KEYS usage; ARGV id, tokens a minute (0: no limit), tokens needed, budget of the day (-1: none), cost: what forbids
 it (nothing, tokens, budget), tokens left, USD spent today, microseconds to wait.
 
-The hash has `tokens` that were there `at`, `usd` spent on `day` (days since 1970, UTC), and each reservation by id.
+What needs no tokens is not forbidden for want of them. The hash has `tokens` that were there `at`, `usd` spent on `day`
+(days since 1970, UTC), and each reservation by id.
 """
 
 SETTLE_PART = """

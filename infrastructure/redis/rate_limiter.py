@@ -146,7 +146,7 @@ class RedisRateLimiter:
         """Nothing more is held for this user; what there was is on its way back."""
         if held.look is not None:
             held.look.cancel()
-        held.asked_at_s = held.noted_at_s
+        held.want_nothing()
         return self._ask(held) if held.has_to_ask and held.asking is None else None
 
     def _ask(self, held: _Held) -> asyncio.Future[Any]:

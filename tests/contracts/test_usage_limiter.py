@@ -1,6 +1,7 @@
 """The contract of domain.ports.UsageLimiter, in memory, on one Redis and on a cluster."""
 
 import asyncio
+import signal
 import time
 from itertools import count
 
@@ -44,6 +45,7 @@ class InRedis:
             own=in_memory(share=lambda: 2),
             new_id=lambda: f"r{next(ids)}",
             clock=time.monotonic,
+            unix_now=time.time,
         )
 
     async def close(self):
@@ -187,6 +189,22 @@ async def test_without_redis_an_instance_has_its_share(own_redis):
     await subject.limiter.reserve(ANN, use(2500))
     await subject.limiter.reserve(RICH, use(usd=0.4))
     assert "budget of 0.5 USD" in str(await refused(subject.limiter, RICH, use(usd=0.4)))
+    await subject.close()
+
+
+async def test_what_was_spent_without_redis_is_counted_when_it_is_back(own_redis):
+    """And while it is away, an instance has its share of what was left."""
+    subject = InRedis(own_redis.url)
+    await subject.limiter.reserve(RICH, use(usd=0.6))
+    own_redis.process.send_signal(signal.SIGSTOP)
+    reservation = await subject.limiter.reserve(RICH, use(usd=0.15))
+    assert "budget of 0.2 USD" in str(await refused(subject.limiter, RICH, use(usd=0.15)))
+    subject.limiter.settle(reservation, use(usd=0.1))
+    own_redis.process.send_signal(signal.SIGCONT)
+    await until(lambda: not (subject.client.is_away or subject.limiter._unsettled or subject.client._sending))
+
+    assert "which may cost 0.35 USD" in str(await refused(subject.limiter, RICH, use(usd=0.35)))
+    await subject.limiter.reserve(RICH, use(usd=0.25))
     await subject.close()
 
 
