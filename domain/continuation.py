@@ -1,9 +1,11 @@
 """Going on with an answer whose leader or provider was lost: what the next one is asked."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from domain.chat import ChatRequest, Chunk
+from domain.chat import ChatRequest, Chunk, Message
 from domain.generation import Record
+from domain.selection import Prefill
 
 _SHAPED = frozenset({"tools", "functions", "response_format"})
 
@@ -21,15 +23,10 @@ def can_continue(request: ChatRequest, records: Iterable[Record]) -> bool:
     return not any(chunk.delta or chunk.choice for chunk in chunks)
 
 
-def continued(request: ChatRequest, records: Iterable[Record]) -> ChatRequest:
-    """`request` with the text so far as the beginning of the assistant's turn; itself when there is no text yet."""
-    text = "".join(record.content for record in records if isinstance(record, Chunk))
-    if not text:
-        return request
-    turn = {"role": "assistant", "content": text}
-    return ChatRequest(
-        model=request.model,
-        messages=(*request.messages, turn),
-        options=request.options,
-        provider=request.provider,
-    )
+def continued(request: ChatRequest, text: str, prefill: Prefill) -> ChatRequest:
+    """The request for what comes after `text`, the way that `prefill` says."""
+    prefix = {"prefix": True} if prefill is Prefill.DEEPSEEK else {}
+    turn: tuple[Message, ...] = ({"role": "assistant", "content": text, **prefix},)
+    if prefill is Prefill.NONE:
+        turn += ({"role": "user", "content": "Go on exactly where you stopped."},)
+    return replace(request, messages=(*request.messages, *turn))

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 from domain.admission import Slot, Slots
 from domain.answer import Answer, CacheStatus
+from domain.breaker import circuit_name
 from domain.caching import NO_DIRECTIVES, CacheDirectives
 from domain.chat import Caller, ChatRequest, Turn
-from domain.continuation import can_continue, continued
 from domain.errors import (
     AllProvidersDown,
     FieldError,
@@ -194,13 +194,11 @@ class Lifecycle:
             await self._log.request_stop(stream_id)
 
     def _resume(self, lease: Lease, request: ChatRequest) -> None:
-        """Go on with a generation whose leader is gone: the rest is asked for by the text so far."""
-        opened, records = lease.generation.opened, lease.generation.records
+        """Go on with a generation whose leader is gone, from where it was left."""
+        opened = lease.generation.opened
         model = self._policy.models.get(opened.model)
-        routes = model.routes if model and can_continue(request, records) else ()
         trace = self._tracker.begin(opened.thread_id)
-        rest = continued(request, records)
-        self._leaders.start(lease, Task(request=rest, routes=routes, trace=trace))
+        self._leaders.start(lease, Task(request=request, routes=model.routes if model else (), trace=trace))
 
     def _admit(self, ask: Ask) -> tuple[Model, Slot]:
         """Stage 1: the model is known and a slot is taken."""
@@ -281,8 +279,9 @@ class Lifecycle:
         try:
             with trace.stage("4"):
                 routes = select_routes(model, ask.request.provider, self._breakers.can_try, random.random)
-        except AllProvidersDown:
+        except AllProvidersDown as down:
             await self._limiter.refund(ask.caller)
+            down.retry_after_s = self._next_probe_s(model)
             raise
         claim = await self._log.claim(self._opened(ask, key, scope), ask.request)
         if claim.lease is None:
@@ -290,6 +289,11 @@ class Lifecycle:
             return self._follow(ask, claim.generation)
         self._leaders.start(claim.lease, self._task(ask, routes, trace, claim))
         return _Source(generation=claim.generation, cache=_led(claim.generation))
+
+    def _next_probe_s(self, model: Model) -> float | None:
+        """Seconds until the first of the model's routes can be tried."""
+        names = (circuit_name(route.provider, route.model) for route in model.routes)
+        return min((self._breakers.circuit(name).wait_s for name in names), default=0.0) or None
 
     def _task(self, ask: Ask, routes: Sequence[Route], trace: Trace, claim: Claim) -> Task:
         directives, is_shared = ask.directives, claim.generation.opened.is_shared

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from domain.breaker import circuit_name
 from domain.errors import AllProvidersDown, Attempt, CircuitOpen
 
 
@@ -66,7 +67,7 @@ def select_routes(
     Raises:
         AllProvidersDown: every route's circuit is open.
     """
-    routes = [route for route in model.routes if can_try(route.provider)]
+    routes = [route for route in model.routes if can_try(circuit_name(route.provider, route.model))]
     if not routes:
         raise AllProvidersDown(
             tuple(Attempt(route.provider, route.model, CircuitOpen.reason) for route in model.routes)

@@ -7,6 +7,7 @@ import pytest
 from domain.chat import ChatRequest, Chunk
 from domain.continuation import can_continue, continued
 from domain.generation import ProviderChange
+from domain.selection import Prefill
 
 ASKED = ChatRequest(model="m", messages=({"role": "user", "content": "?"},), options={})
 SELECTED = ProviderChange(status="selected", provider="p", model="m")
@@ -19,7 +20,6 @@ def test_what_has_not_begun_is_asked_for_anew(options):
     request = replace(ASKED, options=options)
 
     assert can_continue(request, [SELECTED])
-    assert continued(request, [SELECTED]) is request
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,6 @@ def test_of_what_has_begun_only_plain_text_is_gone_on_with(options, chunk, is_po
 
 def test_the_rest_is_asked_for_by_the_text_so_far():
     """As the beginning of the assistant's turn."""
-    rest = continued(ASKED, [SELECTED, Chunk("A "), Chunk("weir")])
+    rest = continued(ASKED, "A weir", Prefill.ASSISTANT)
 
     assert rest.messages == (*ASKED.messages, {"role": "assistant", "content": "A weir"})
