@@ -5,18 +5,18 @@ with other line breaks than before. What it repeats is not sent again.
 
 Texts are compared without their whitespace. What has come is held back while all of it occurs in what was sent: until
 then, it may still be a repeat. Of the ends of what was sent that it begins with, the longest is the repeat, if that
-convinces: rests begin like the end of what was sent by chance too ("had had", "ha ha ha", a row of a table, a
-bracket on each of two lines), and no rule can tell all of these apart. So it depends on how the route was asked.
+convinces: rests begin like the end of what was sent by chance too ("had had", "ha ha ha", the next row of a table, the
+same line of code twice), and no rule can tell all of these apart. So it depends on how the route was asked.
 
-    a repeat of                    instructed                          prefilled
-    all that was sent              whatever it is                      of 8 characters, or a word
-    its end                        of 12 characters, or glued on       of 64 characters, new in what was sent
-    its beginning, then other text of 12 characters: Unaligned         of 48 characters: Unaligned
+    a repeat of                     instructed                             prefilled
+    all that was sent               is one                                 of 8 characters or a word: is one
+    the anchor                      is one, whatever longer could be       as any other end
+    another end                     of 12 characters or glued on: is one   of 24 characters: is one
+    the beginning, then other text  of 12 characters: Unaligned            of 48 characters: Unaligned
 
-A route that took the text as a prefill goes on with it to the letter, so its rest stands unless it can hardly be one:
-of a prefilled rest nothing is lost by chance, but of one that begins with all that was sent. An instructed route was
-asked to repeat the end (`anchor`), so it is expected there, and a rest that only looks like a repeat of so many
-characters is cut short.
+An instructed route was asked to repeat the end (`anchor`) first, so a repeat is expected of it: a rest that begins
+like so much of the end by chance is cut short. A route that took the text as a prefill goes on with it to the letter,
+so its rest stands when it can be one: also where what was sent repeats itself already, as lists and refrains do.
 """
 
 from dataclasses import dataclass
@@ -27,8 +27,11 @@ from domain.errors import Unaligned
 ANCHOR_CHARS = 80
 """How much of the end of what was sent an instructed route is asked to repeat, at most."""
 
-_WINDOW_CHARS = 16_384
+_WINDOW_CHARS = 4_096
 """How far back a repeat may begin, unless it begins where the answer does."""
+
+_BEFORE_CHARS = 16
+"""How much before a repeat has to be as its end is, for a text that repeats itself."""
 
 _DOTS = ".…"
 
@@ -44,7 +47,7 @@ class _Bounds:
 
 
 _INSTRUCTED = _Bounds(whole_chars=1, end_chars=12, glued_chars=3, beginning_chars=12)
-_PREFILLED = _Bounds(whole_chars=8, end_chars=64, glued_chars=64, beginning_chars=48)
+_PREFILLED = _Bounds(whole_chars=8, end_chars=24, glued_chars=24, beginning_chars=48)
 
 
 def anchor(sent: str) -> str:
@@ -86,10 +89,7 @@ class Splice:
             return text
         self._pieces.append(text)
         self._compare(_squeezed(text))
-        can_go_on = self._come_chars == self._same_chars < len(self._known)
-        if self._end.is_open or can_go_on or self._come_chars <= self._repeated_chars:
-            return ""
-        return self._align()
+        return "" if self._may_be_a_repeat else self._align()
 
     def finish(self) -> str:
         """What was still held back and is new: the continuation has ended.
@@ -118,8 +118,18 @@ class Splice:
         """The length of the repeat, convincing or not: of all, of the anchor, or of the longest end."""
         if self._same_chars == len(self._known):
             return self._same_chars
-        is_anchored = not self._is_prefilled and self._end.begins_with(self._anchor)
-        return len(self._anchor) if is_anchored else self._end.length
+        return len(self._anchor) if self._is_anchored else self._end.length
+
+    @property
+    def _is_anchored(self) -> bool:
+        return not self._is_prefilled and self._end.begins_with(self._anchor)
+
+    @property
+    def _may_be_a_repeat(self) -> bool:
+        """Whether all that has come is a repeat, or the beginning of one."""
+        if self._come_chars <= self._repeated_chars or self._come_chars == self._same_chars < len(self._known):
+            return True
+        return self._end.is_open and not self._is_anchored
 
     def _align(self) -> str:
         self._is_aligned = True
@@ -133,13 +143,16 @@ class Splice:
 
     def _convinces(self, chars: int) -> bool:
         bounds = self._bounds
-        if not chars:
+        if not chars or (self._is_prefilled and self._is_repetitive(chars)):
             return False
         if chars == len(self._known):
             return chars >= bounds.whole_chars or self._is_word(chars)
-        if chars >= bounds.end_chars:
-            return not self._is_prefilled or self._known[-chars:] not in self._known[:-1]
-        return chars >= bounds.glued_chars and self._is_glued(chars)
+        return chars >= bounds.end_chars or (chars >= bounds.glued_chars and self._is_glued(chars))
+
+    def _is_repetitive(self, chars: int) -> bool:
+        """Whether what was sent goes on with its last `chars` characters if it goes on as it did before."""
+        end, before = self._known[-chars:], self._known[-chars - _BEFORE_CHARS : -chars]
+        return (end + end).index(end, 1) < chars or (len(before) == _BEFORE_CHARS and end.endswith(before))
 
     def _is_glued(self, chars: int) -> bool:
         """Whether the rest, as it stands, would make one word of the end of `sent` and its repeat."""
@@ -157,9 +170,9 @@ class Splice:
 
 
 class _Overlap:
-    """The longest end of `text` that a growing pattern begins with: Knuth, Morris and Pratt's search (1977).
+    """The longest end of `text` that a growing pattern begins with. Source: Knuth, Morris and Pratt (1977).
 
-    `is_open` while the whole pattern occurs in `text`, and not only at its end; `length` stands once it is not.
+    `length` is that end's once the search is not `is_open`: while all of the pattern occurs before the end of `text`.
     """
 
     def __init__(self, text: str) -> None:
@@ -175,7 +188,7 @@ class _Overlap:
 
     def begins_with(self, end: str) -> bool:
         """Whether the pattern begins with `end`."""
-        return len(end) <= self.length and "".join(self._pattern[: len(end)]) == end
+        return "".join(self._pattern[: len(end)]) == end
 
     def extend(self, letters: str) -> None:
         """The pattern goes on with `letters`."""
@@ -185,12 +198,10 @@ class _Overlap:
 
     def close(self) -> None:
         """The pattern does not go on: its occurrences before the end do not matter."""
-        while self.is_open:
-            if self._pattern and self.length == len(self._pattern):
+        while self._pattern and self.is_open:
+            if self.length == len(self._pattern):
                 self.length = self._borders[-1]
             self._search(len(self._pattern))
-            if not self._pattern:
-                return
 
     def _add(self, letter: str) -> None:
         pattern, borders = self._pattern, self._borders
