@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from domain.breaker import BreakerPolicy
-from domain.calls import Calls, Deadlines
+from domain.calls import Deadlines
 from domain.chat import ChatRequest, Chunk, Usage
 from domain.errors import (
     AllProvidersDown,
@@ -24,94 +24,14 @@ from domain.errors import (
     StreamInterrupted,
     UpstreamTimeout,
 )
-from domain.events import AttemptEnded, CircuitChanged, FailedOver
-from domain.failover import Failover
-from domain.generation import ProviderChange, State
-from domain.progress import Progress
+from domain.events import CircuitChanged, FailedOver
+from domain.generation import State
 from domain.retrying import RetryPolicy
-from domain.selection import Route
-from tests.fakes import ACCEPTED, FakeCircuitBreakers, RememberedEvents, ScriptedProvider
+from tests.domain.failing import ATTEMPTS, BACKOFFS_S, REQUEST, ROUTES, STOP, WHOLE, Subject
+from tests.fakes import ACCEPTED
 from tests.loops import settle
 
 pytestmark = pytest.mark.anyio
-
-REQUEST = ChatRequest(model="m", messages=({"role": "user", "content": "?"},))
-STOP = Chunk(finish_reason="stop")
-WHOLE = (Chunk("x"), STOP)
-ATTEMPTS = 3
-DEADLINES = Deadlines(first_token_s=8.0, stall_s=4.0, total_s=256.0)
-BACKOFFS_S = (0.5, 2.0, 8.0)
-ROUTES = {name: Route(provider=name, model=f"{name}-1", usd_per_mtok_in=1, usd_per_mtok_out=2) for name in "abc"}
-
-
-class Subject:
-    """A failover over the providers a, b, c, … with one script each, and all that can be seen of it."""
-
-    def __init__(self, *scripts, deadlines=DEADLINES, policy=None, continues=False):
-        self.events = RememberedEvents()
-        self.loop = asyncio.get_running_loop()
-        self.breakers = FakeCircuitBreakers(
-            policy=policy or BreakerPolicy(failures=10, window=10, open_s=64.0),
-            publish=self.events.publish,
-            clock=self.loop.time,
-        )
-        self.providers = {
-            name: ScriptedProvider(*(script if isinstance(script, list) else [script]))
-            for name, script in zip("abc", scripts, strict=False)
-        }
-        self.slept_s = []
-        self.failover = Failover(
-            calls=Calls(
-                providers=self.providers,
-                breakers=self.breakers,
-                deadlines=deadlines,
-                publish=self.events.publish,
-            ),
-            breakers=self.breakers,
-            total_s=deadlines.total_s,
-            continues=continues,
-            retry=RetryPolicy(attempts=ATTEMPTS, wish_max_s=2.0),
-            delays=lambda: iter(BACKOFFS_S),
-            publish=self.events.publish,
-            sleep=self.sleep,
-        )
-        self.records = []
-        self.progress = Progress(thread_id="t", clock=self.loop.time)
-
-    async def sleep(self, delay_s):
-        self.slept_s.append(delay_s)
-        await asyncio.sleep(delay_s)
-
-    async def write(self, record):
-        self.records.append(record)
-
-    async def answer(self, request=REQUEST):
-        routes = [ROUTES[name] for name in self.providers]
-        await self.failover.answer(request, routes, self.progress, self.write)
-
-    async def failed(self, kind):
-        with pytest.raises(kind) as failed:
-            await self.answer()
-        assert type(failed.value) is kind
-        return failed.value
-
-    @property
-    def calls(self):
-        return {name: len(provider.requests) for name, provider in self.providers.items()}
-
-    @property
-    def changes(self):
-        changes = [record for record in self.records if isinstance(record, ProviderChange)]
-        return [(change.status, change.previous, change.provider, change.reason) for change in changes]
-
-    @property
-    def outcomes(self):
-        return [(event.provider, event.outcome, event.reason) for event in self.events.of(AttemptEnded)]
-
-    @property
-    def is_left(self):
-        return all(provider.open_streams + provider.entering == 0 for provider in self.providers.values())
-
 
 REACTIONS = [  # failure, whether it is retried here, whether the next route is asked, whether the circuit counts it
     (ProviderUnavailable("is down"), True, True, True),
