@@ -14,11 +14,14 @@ from config.catalogue import Catalogue, Kind, ProviderConfig
 from config.settings import Settings
 from domain.admission import Slots
 from domain.answer import CacheStatus
+from domain.breaker import circuit_name
 from domain.caching import Purges
 from domain.callers import Callers
+from domain.calls import Calls
 from domain.events import Events, Publish
 from domain.failover import Failover
 from domain.fingerprint import CacheScope
+from domain.hedging import Hedging, Pace
 from domain.leading import Leaders
 from domain.lifecycle import Lifecycle, Policy
 from domain.limiting import Rate
@@ -93,6 +96,16 @@ def _tokens_per_minute(settings: Settings) -> dict[str, int]:
     }
 
 
+def _circuits(catalogue: Catalogue) -> tuple[str, ...]:
+    """The names of all routes' circuits."""
+    routes = (route for model in catalogue.models.values() for route in model.routes)
+    return tuple(dict.fromkeys(circuit_name(route.provider, route.model) for route in routes))
+
+
+def _hedging(ratio: float, pace: Pace) -> Hedging | None:
+    return Hedging(ratio, pace) if ratio else None
+
+
 def _store(redis_url: str) -> str:
     """Where instances meet."""
     return "redis" if redis_url else "memory"
@@ -142,6 +155,7 @@ class Container(containers.DeclarativeContainer):
     providers_by_name = providers.Singleton(
         connect, catalogue.provided.providers, settings.provided.deadlines.connect_s
     )
+    circuits = providers.Singleton(_circuits, catalogue)
     own_breakers = providers.Singleton(
         PurgatoryCircuitBreakers, policy=settings.provided.breaker, publish=publish, clock=clock
     )
@@ -185,7 +199,7 @@ class Container(containers.DeclarativeContainer):
             local=own_breakers,
             client=redis_client,
             events=fleet_events,
-            providers=catalogue.provided.providers,
+            circuits=circuits,
             instance_id=instance_id,
             probe_s=settings.provided.deadlines.first_token_s,
             clock=clock,
@@ -325,11 +339,22 @@ class Container(containers.DeclarativeContainer):
         memory=providers.List(),
         redis=providers.List(subscriptions, key_store, liveness, popularity, redis_limiter, redis_client),
     )
-    failover = providers.Singleton(
-        Failover,
+    pace = providers.Singleton(Pace)
+    calls = providers.Singleton(
+        Calls,
         providers=providers_by_name,
         breakers=breakers,
         deadlines=settings.provided.deadlines,
+        publish=publish,
+        on_first_token=pace.provided.took,
+    )
+    failover = providers.Singleton(
+        Failover,
+        calls=calls,
+        breakers=breakers,
+        total_s=settings.provided.deadlines.total_s,
+        continues=providers.Callable(lambda midstream: midstream == "continue", settings.provided.midstream),
+        hedging=providers.Callable(_hedging, settings.provided.hedge_ratio, pace),
         retry=settings.provided.retry,
         delays=providers.Callable(
             lambda retry: lambda: full_jitter_delays(retry.base_s, retry.max_s), settings.provided.retry
@@ -385,6 +410,7 @@ class Container(containers.DeclarativeContainer):
         tell=tell,
         breakers=breakers,
         providers=catalogue.provided.providers,
+        circuits=circuits,
         models=catalogue.provided.models,
         publish=publish,
         unix_now=unix_now,

@@ -149,11 +149,15 @@ PARAMETERS: dict[str, Json] = {
 }
 
 _ATTEMPT = _object("What became of one try.", provider=_TEXT, model=_TEXT, reason=_TEXT)
+_STATE: dict[str, Json] = {
+    "state": {"type": "string", "enum": ["closed", "half_open", "open"]},
+    "retry_after_s": {"type": "number"},
+}
 _CIRCUIT = _object(
-    "How calls to a provider are let through, and the seconds until one can be.",
+    "How calls to a provider are let through, and the seconds until all can be: as to its worst model, and to each.",
     provider=_TEXT,
-    state={"type": "string", "enum": ["closed", "half_open", "open"]},
-    retry_after_s={"type": "number"},
+    **_STATE,
+    models={"type": "object", "additionalProperties": _object("The circuit of one model.", **_STATE)},
 )
 _CODE: Json = {"type": "string", "enum": sorted(STATUSES)}
 _SCHEMAS: dict[str, Json] = {

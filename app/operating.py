@@ -6,10 +6,9 @@ from typing import Annotated, Any
 import msgspec
 
 from app.bodies import Name, decoded, parse_stream_body
-from domain.breaker import Circuit
 from domain.chat import ChatRequest
 from domain.errors import FieldError, InvalidRequest
-from domain.operator import Purged
+from domain.operator import ProviderCircuits, Purged
 
 MAX_QUESTIONS = 1000
 ScopeName = Annotated[str, msgspec.Meta(pattern=r"^(shared|(tenant|user):[!-~]{1,200})(?!\n)$")]
@@ -77,6 +76,9 @@ def told_purge(purged: Purged) -> dict[str, Any]:
     return {"model": purge.model, "scope": scope, "purged_at_s": purge.at_s, "is_fleetwide": purged.is_fleetwide}
 
 
-def told_circuit(circuit: Circuit) -> dict[str, Any]:
-    """How a provider's circuit stands."""
-    return {"provider": circuit.provider, "state": circuit.state.value, "retry_after_s": circuit.wait_s}
+def told_circuits(told: ProviderCircuits) -> dict[str, Any]:
+    """How a provider's circuits stand, in all and model by model."""
+    models = {
+        model: {"state": circuit.state.value, "retry_after_s": circuit.wait_s} for model, circuit in told.models.items()
+    }
+    return {"provider": told.provider, "state": told.state.value, "retry_after_s": told.wait_s, "models": models}

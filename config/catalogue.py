@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from config.accepted import API_KEY, URL, Accepted, hidden, one_of
 from config.errors import ConfigurationError
-from config.table import LIST, TABLES, TEXT, USD, WEIGHT, Key, below, read_table
-from domain.selection import Model, Route, Strategy
+from config.table import CONCURRENCY, CONTEXT_TOKENS, LIST, TABLES, TEXT, USD, WEIGHT, Key, below, read_table
+from domain.selection import Model, Prefill, Route, Strategy
 
 Kind = Literal["openai", "gemini"]
 Tables = dict[str, dict[str, Any]]
@@ -20,12 +20,16 @@ SHIPPED = Path(__file__).with_name("catalogue.toml")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderConfig:
-    """Where a provider is, which protocol it speaks and the key it is asked with."""
+    """Where a provider is, which protocol it speaks and the key it is asked with.
+
+    `max_concurrency` is how many calls one instance may have open at it; None: any number.
+    """
 
     name: str
     kind: Kind
     base_url: str
     api_key: str = field(repr=False)
+    max_concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,7 @@ _PROVIDER: dict[str, Key[Any]] = {
     "kind": Key(accepted=one_of("gemini", "openai")),
     "base_url": Key(accepted=URL),
     "api_key_env": Key(accepted=_KEY_VARIABLE),
+    "max_concurrency": Key(accepted=CONCURRENCY, may_be_left_out=True),
 }
 _MODEL: dict[str, Key[Any]] = {
     "strategy": Key(accepted=one_of(*Strategy), default=Strategy.PRIORITY.value),
@@ -75,6 +80,8 @@ _ROUTE: dict[str, Key[Any]] = {
     "usd_per_mtok_in": Key(accepted=USD, default=0.0),
     "usd_per_mtok_out": Key(accepted=USD, default=0.0),
     "weight": Key(accepted=WEIGHT, default=1),
+    "prefill": Key(accepted=one_of(*Prefill), default=Prefill.NONE.value),
+    "context_tokens": Key(accepted=CONTEXT_TOKENS, may_be_left_out=True),
 }
 
 
@@ -143,11 +150,7 @@ def _add_environment(provider: dict[str, Any], environ: Mapping[str, str], probl
 
 
 def _catalogue(tables: Tables, models: Tables) -> Catalogue:
-    providers = {
-        name: ProviderConfig(name=name, kind=table["kind"], base_url=table["base_url"], api_key=table["api_key"])
-        for name, table in tables.items()
-        if table["api_key"]
-    }
+    providers = {name: _provider(name, table) for name, table in tables.items() if table["api_key"]}
     every_model = [_model(name, table, providers) for name, table in models.items()]
     return Catalogue(
         providers=providers,
@@ -156,9 +159,18 @@ def _catalogue(tables: Tables, models: Tables) -> Catalogue:
     )
 
 
+def _provider(name: str, table: Mapping[str, Any]) -> ProviderConfig:
+    said = {key: value for key, value in table.items() if key != "api_key_env"}
+    return ProviderConfig(name=name, **said)
+
+
 def _model(name: str, table: Mapping[str, Any], providers: Mapping[str, ProviderConfig]) -> Model:
-    routes = tuple(Route(**route) for route in table["routes"] if route["provider"] in providers)
+    routes = tuple(_route(route) for route in table["routes"] if route["provider"] in providers)
     return Model(name=name, routes=routes, strategy=Strategy(table["strategy"]))
+
+
+def _route(table: Mapping[str, Any]) -> Route:
+    return Route(**{**table, "prefill": Prefill(table["prefill"])})
 
 
 def _without_key(providers: Tables) -> Iterator[str]:

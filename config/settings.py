@@ -15,9 +15,10 @@ from config.errors import ConfigurationError
 from config.variable import FILE, KEY_FILE, PREFIX, RATE, Source, one, several, variable
 from domain.addresses import Network
 from domain.breaker import BreakerPolicy
-from domain.failover import Deadlines, RetryPolicy
+from domain.calls import Deadlines
 from domain.limiting import Rate
 from domain.operator_key import OperatorKey
+from domain.retrying import RetryPolicy
 from domain.sessions import SessionBounds
 
 TOKENS = whole("tokens", 0, 1_000_000_000)
@@ -185,6 +186,18 @@ class Settings:
             "RETRY_BASE_S", "1", seconds(0.001, 3600), "wait before the second attempt; later ones are longer"
         ),
         max_s=variable("RETRY_MAX_S", "30", seconds(0.001, 3600), "longest wait between attempts"),
+        wish_max_s=variable(
+            "RETRY_AFTER_MAX_S",
+            "3",
+            seconds(0, 3600),
+            "longest wait that a provider's Retry-After is waited for; otherwise the next route, and this one rests",
+        ),
+        budget_ratio=variable(
+            "RETRY_BUDGET_RATIO",
+            "0.2",
+            number(0, 100),
+            "retries of a provider at most, as a share of its calls",
+        ),
     )
     breaker: BreakerPolicy = several(
         BreakerPolicy,
@@ -192,10 +205,26 @@ class Settings:
             "BREAKER_FAILURES",
             "5",
             whole("calls", 1, 1000),
-            "failures among the last calls that open a provider's circuit",
+            "failures among the last calls that open a route's circuit",
         ),
         window=variable("BREAKER_WINDOW", "10", whole("calls", 1, 1000), "how many calls are the last calls"),
         open_s=variable("BREAKER_OPEN_S", "60", seconds(0.05, 86_400), "how long an open circuit turns calls away"),
+    )
+    midstream: str = one(
+        variable(
+            "MIDSTREAM",
+            "continue",
+            one_of("continue", "fail"),
+            "a provider lost after its first token: ask the next one for the rest, or end the stream",
+        )
+    )
+    hedge_ratio: float = one(
+        variable(
+            "HEDGE_RATIO",
+            "0",
+            number(0, 1),
+            "share of requests that may ask a second route when the first is slower than usual; 0: none",
+        )
     )
     grace_s: float = one(
         variable("GRACE_S", "10", seconds(0, 3600), "how long a generation goes on after its last reader has left")

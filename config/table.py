@@ -18,10 +18,11 @@ _BARE_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key(Generic[T]):
-    """What may stand under a key; without a `default` it must be there."""
+    """What may stand under a key; without a `default` it must be there, unless it `may_be_left_out` (None)."""
 
     accepted: Accepted[T]
     default: T | None = None
+    may_be_left_out: bool = False
 
 
 def below(place: str, key: str) -> str:
@@ -46,8 +47,8 @@ def read_table(place: str, content: object, keys: Mapping[str, Key[Any]], proble
     return values
 
 
-def _read_key(place: str, value: object, key: Key[T]) -> T:
-    if value is None and key.default is not None:
+def _read_key(place: str, value: object, key: Key[T]) -> T | None:
+    if value is None and (key.default is not None or key.may_be_left_out):
         return key.default
     if value is None:
         raise ValueError(f"{place}: missing; {key.accepted.sentence}")
@@ -67,4 +68,6 @@ TEXT = _of(Annotated[str, _FILLED], "text that is not empty")
 TABLES = _of(Annotated[dict[str, Any], _FILLED], "at least one table")
 LIST = _of(Annotated[list[Any], _FILLED], "a list of at least one table")
 USD = _of(Annotated[float, Meta(ge=0, le=1_000_000)], "a number of US dollars from 0 to 1000000")
+CONTEXT_TOKENS = _of(Annotated[int, Meta(ge=1, le=1_000_000_000)], "a whole number of tokens from 1 to 1000000000")
+CONCURRENCY = _of(Annotated[int, Meta(ge=1, le=1_000_000)], "a whole number of calls from 1 to 1000000")
 WEIGHT = _of(Annotated[int, Meta(ge=1, le=1_000_000)], "a whole number from 1 to 1000000")

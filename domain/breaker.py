@@ -1,12 +1,15 @@
-"""When a provider is left alone: the circuit's states, and the window that trips it.
+"""When a route is left alone: the circuit's states, the window that trips it, and the ramp after it has closed again.
 
 CLOSED ──tripped──► OPEN ──rested──► HALF_OPEN ──succeeded──► CLOSED
                       ▲                  └──failed──► OPEN
                       └──────────────────────┘
 An operator's reset closes it from anywhere.
+
+Each route (a provider's model) has a circuit of its own, named PROVIDER/MODEL: one model may be down.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -49,13 +52,36 @@ def next_state(state: CircuitState, signal: Signal) -> CircuitState:
     return MOVES.get((state, signal), state)
 
 
+def circuit_name(provider: str, model: str) -> str:
+    """The name of a route's circuit."""
+    return f"{provider}/{model}"
+
+
+def provider_of(circuit: str) -> str:
+    """The provider of the route whose circuit has that name: providers' names have no slash, models' may."""
+    return circuit.partition("/")[0]
+
+
+def model_of(circuit: str) -> str:
+    """That route's model."""
+    return circuit.partition("/")[2]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circuit:
-    """How a provider's circuit stands now: a permit can be had in `wait_s` seconds; 0.0: at once."""
+    """How a circuit stands now: a permit can be had in `wait_s` seconds; 0.0: at once."""
 
-    provider: str
+    name: str
     state: CircuitState
     wait_s: float
+
+
+_BY_HARM = (CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN)
+
+
+def worst(states: Iterable[CircuitState]) -> CircuitState:
+    """What is said of a provider whose routes' circuits are in these states; CLOSED when it has none."""
+    return max(states, key=_BY_HARM.index, default=CircuitState.CLOSED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,3 +117,38 @@ class Window:
     def clear(self) -> None:
         """Forget all outcomes."""
         self._outcomes.clear()
+
+
+RAMP_CALLS = 64
+"""Calls at once that a circuit which has closed again carries before it is believed to carry any number."""
+
+
+class Ramp:
+    """How many calls may wait for their first token at once, after a probe has closed the circuit.
+
+    Two at first, and one more for each that succeeds, which doubles them from round to round: what has just come back
+    is not met by everybody at once. A failure adds none; whether it opens the circuit again is the window's matter.
+    """
+
+    def __init__(self) -> None:
+        self._limit = 2
+        self._waiting_count = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another call is one too many now."""
+        return self._waiting_count >= self._limit
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the circuit carries any number of calls."""
+        return self._limit > RAMP_CALLS
+
+    def began(self) -> None:
+        """Count a call that waits."""
+        self._waiting_count += 1
+
+    def ended(self, *, has_succeeded: bool) -> None:
+        """Count a call that waits no more."""
+        self._waiting_count -= 1
+        self._limit += has_succeeded

@@ -26,13 +26,19 @@ WeirError                      carries a `code` of the public contract
 │   └── Internal               a defect of ours
 ├── CircuitOpen                not worth an attempt before `retry_after_s`
 └── ProviderError              one attempt failed
-    ├── ProviderUnavailable    down or broken: retry, then the next route; counts against the circuit
-    ├── ProviderSaturated      not reached for a shortage of ours: as unavailable, but does not count
-    ├── ProviderOverloaded     asks for less: wait `retry_after_s` if that is short, else the next route; counts
-    ├── ProviderTimeout        silent: no second try here, the next route; counts
-    ├── ProviderMisconfigured  our key or the route's model is wrong: the next route; counts
-    ├── RouteUnfit             the route cannot express this request: the next route; does not count
-    └── ProviderRejected       this very request is refused; another route would refuse it too; does not count
+    ├── ProviderUnavailable    down or broken
+    ├── ProviderSaturated      not reached for a shortage of ours
+    ├── ProviderOverloaded     asks for less
+    │   └── ProviderDeferred   and says when to come back
+    ├── ProviderTimeout        silent
+    ├── ProviderUnauthorized   our key is bad
+    ├── ProviderMisconfigured  the route's model, or what else we have set up, is wrong
+    ├── RouteUnfit             the route cannot express this request
+    ├── Unaligned              went on with an answer, but not where it was
+    └── ProviderRejected       this very request is refused; another route would refuse it too
+        └── ContextTooLong     but not one with a larger context
+
+What is done about each ProviderError is the table in domain/reactions.py.
 """
 
 from collections.abc import Sequence
@@ -237,8 +243,9 @@ class AllProvidersDown(AnswerFailed):
 
     code = "all_providers_down"
 
-    def __init__(self, attempts: tuple[Attempt, ...]) -> None:
+    def __init__(self, attempts: tuple[Attempt, ...], retry_after_s: float | None = None) -> None:
         super().__init__("No provider could answer this request.", attempts)
+        self.retry_after_s = retry_after_s
 
 
 class UpstreamTimeout(AnswerFailed):
@@ -282,20 +289,17 @@ class Internal(AnswerFailed):
 
 
 class CircuitOpen(WeirError):
-    """The provider is being left alone for `retry_after_s` more seconds."""
+    """What is behind that circuit is being left alone for `retry_after_s` more seconds."""
 
     reason: ClassVar[str] = "its circuit is open"
 
-    def __init__(self, provider: str, retry_after_s: float) -> None:
-        super().__init__(f"{provider}: {self.reason}")
+    def __init__(self, circuit: str, retry_after_s: float) -> None:
+        super().__init__(f"{circuit}: {self.reason}")
         self.retry_after_s = retry_after_s
 
 
 class ProviderError(WeirError):
     """One attempt at the provider failed; `reason` is our sentence, without the provider's secrets."""
-
-    can_retry: ClassVar[bool] = False
-    counts: ClassVar[bool] = True
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -305,45 +309,53 @@ class ProviderError(WeirError):
 class ProviderUnavailable(ProviderError):
     """Down or broken; a second try or another route may do better."""
 
-    can_retry = True
-
 
 class ProviderSaturated(ProviderError):
     """No socket, port or memory was left here for the call; the provider was not asked."""
 
-    can_retry = True
-    counts = False
-
 
 class ProviderOverloaded(ProviderError):
-    """The provider asks for fewer calls; `retry_after_s` is its own wish, if it has one."""
+    """The provider asks for fewer calls."""
 
-    can_retry = True
 
-    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+class ProviderDeferred(ProviderOverloaded):
+    """The provider asks to be called again in `retry_after_s` seconds, and not before."""
+
+    def __init__(self, reason: str, retry_after_s: float) -> None:
         super().__init__(reason)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s: float = retry_after_s
 
 
 class ProviderTimeout(ProviderError):
     """The provider was silent for longer than allowed."""
 
 
+class ProviderUnauthorized(ProviderError):
+    """The provider will not take our key."""
+
+
 class ProviderMisconfigured(ProviderError):
-    """The provider will not take our key or does not have the route's model."""
+    """The provider does not have the route's model, or no quota for us: somebody here has to change something."""
 
 
 class RouteUnfit(ProviderError):
     """The provider's own API has no words for something in this request; the provider was not asked."""
 
-    counts = False
+
+class Unaligned(ProviderError):
+    """The provider, asked to go on with an answer, started it over and said something else."""
+
+    def __init__(self) -> None:
+        super().__init__("began the answer anew, and differently")
 
 
 class ProviderRejected(ProviderError):
     """The provider refuses this very request with `status` 400 or 422."""
 
-    counts = False
-
     def __init__(self, reason: str, status: int = 400) -> None:
         super().__init__(reason)
         self.status = status
+
+
+class ContextTooLong(ProviderRejected):
+    """The provider refuses this very request as longer than what its model can read."""

@@ -78,7 +78,7 @@ class AttemptEnded:
 
 @value
 class FailedOver:
-    """A request was taken from one provider to the next, in `phase` first_token or midstream."""
+    """A request was taken from one provider to the next, in `phase` first_token, midstream or hedge."""
 
     thread_id: str
     previous: str
@@ -88,9 +88,10 @@ class FailedOver:
 
 @value
 class CircuitChanged:
-    """A provider's circuit has come into `state`."""
+    """The circuit of a provider's model has come into `state`."""
 
     provider: str
+    model: str
     state: CircuitState
 
 

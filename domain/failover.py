@@ -1,210 +1,110 @@
-"""How an answer is got from routes that may fail: retry on the same route, then the next one.
+"""How an answer is got from routes that may fail: retry on the same route, then the next one, for all or for the rest.
 
-Before the first token every failure but a rejection can still be made good; after it the stream is interrupted.
-
-    what happened            retry here                       next route    counts against the circuit
-    ProviderUnavailable      yes, with backoff                yes           yes
-    ProviderOverloaded       yes, if it asks for a short wait yes           yes
-    ProviderSaturated        yes, with backoff                yes           no
-    ProviderTimeout          no                               yes           yes
-    ProviderMisconfigured    no                               yes           yes
-    RouteUnfit               no                               yes           no
-    CircuitOpen              no                               yes           no
-    ProviderRejected         no                               no            no
+What is done about each way of failing is the table in domain/reactions.py. Before the first token the next route is
+asked for the answer; after it, for the rest of it, where that can be asked for and joined (domain/continuation.py,
+domain/splice.py). What was sent is never taken back: what cannot be gone on with is interrupted.
 """
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Awaitable, Callable, Sequence
 
-from domain.chat import WHOLE_REASONS, ChatRequest, Chunk, Usage
+from domain.breaker import circuit_name
+from domain.calls import Call, Calls, Write
+from domain.chat import ChatRequest
+from domain.continuation import can_continue, continued
 from domain.errors import (
-    AllProvidersDown,
-    AnswerFailed,
-    Attempt,
     CircuitOpen,
+    ProviderDeferred,
     ProviderError,
     ProviderRejected,
-    ProviderTimeout,
     RequestRejected,
     StreamInterrupted,
     UpstreamTimeout,
 )
-from domain.events import AttemptEnded, FailedOver, Publish
-from domain.generation import Generation, ProviderChange, Record, Sealed, State
-from domain.ports import CircuitBreakers, Permit, Provider
-from domain.selection import Route
+from domain.events import FailedOver, Publish
+from domain.generation import ProviderChange
+from domain.hedging import Hedging
+from domain.ports import CircuitBreakers
+from domain.progress import Progress
+from domain.reactions import Elsewhere, Here, reaction_to
+from domain.retrying import Delays, RetryBudget, RetryPolicy
+from domain.selection import Prefill, Route
+from domain.splice import Splice
 
-_BETWEEN_WORDS = re.compile("(?<=[a-z])(?=[A-Z])")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deadlines:
-    """How long is waited, in seconds: to connect and for the first token (each attempt), between chunks, in all."""
-
-    connect_s: float = 5.0
-    first_token_s: float = 10.0
-    stall_s: float = 10.0
-    total_s: float = 300.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """`attempts` on one route before its first token; waits grow from `base_s` to `max_s`, with full jitter.
-
-    A provider's own wish is waited for in place only up to `wish_max_s`.
-    """
-
-    attempts: int = 3
-    base_s: float = 1.0
-    max_s: float = 30.0
-    wish_max_s: float = 3.0
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError(f"at least one attempt, not {self.attempts}")
-
-
-Delays = Callable[[], Iterator[float]]
-"""Gives the waits between the attempts of one request, in seconds."""
-
-Write = Callable[[Record], Awaitable[None]]
-
-
-@dataclass(slots=True, kw_only=True)
-class Progress:
-    """What has come of one answer so far; `finished` are the choices that nothing is missing of.
-
-    `clock`, `began_s` and `first_chunk_s` are in monotonic seconds.
-    """
-
-    thread_id: str
-    clock: Callable[[], float]
-    lost_provider: str = ""
-    began_s: float = field(init=False)
-    route: Route | None = None
-    attempts: list[Attempt] = field(default_factory=list)
-    only_timeouts: bool = True
-    chunk_count: int = 0
-    resumed_count: int = 0
-    finished: frozenset[int] = frozenset()
-    first_chunk_s: float | None = None
-    usage: Usage | None = None
-    finish_reason: str | None = None
-    """Of several choices' reasons the last, but one of a filter stands."""
-
-    def __post_init__(self) -> None:
-        self.began_s = self.clock()
-
-    def resume(self, generation: Generation) -> None:
-        """Count what an earlier leader has written, and remember whom it was asking when it was lost."""
-        self.lost_provider = generation.provider
-        for record in generation.records:
-            if isinstance(record, Chunk):
-                self.came(record)
-        self.resumed_count = self.chunk_count
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether this leader has written a chunk."""
-        return self.chunk_count > self.resumed_count
-
-    def came(self, chunk: Chunk) -> None:
-        """Count `chunk`, which is part of the answer."""
-        self.chunk_count += 1
-        if chunk.content and self.finished:
-            self.finished -= {chunk.index}
-        if chunk.finish_reason:
-            self.finished |= {chunk.index}
-            if self.finish_reason is None or self.finish_reason in WHOLE_REASONS:
-                self.finish_reason = chunk.finish_reason
-        if self.first_chunk_s is None:
-            self.first_chunk_s = self.clock()
-
-    def sealed(self, state: State, failure: AnswerFailed | None = None) -> Sealed:
-        """The record that ends the generation in `state`."""
-        route, usage = self.route, self.usage
-        cost_usd = route.cost_usd(usage.prompt_tokens, usage.completion_tokens) if route and usage else None
-        return Sealed(
-            state=state,
-            provider=route.provider if route else None,
-            model=route.model if route else None,
-            finish_reason=self.finish_reason,
-            usage=usage,
-            cost_usd=cost_usd,
-            chunk_count=self.chunk_count,
-            ttft_s=None if self.first_chunk_s is None else self.first_chunk_s - self.began_s,
-            duration_s=self.clock() - self.began_s,
-            failure=failure,
-        )
-
-    def failed(self, route: Route, failure: ProviderError | CircuitOpen) -> None:
-        """Remember why `route` did not answer."""
-        reason = failure.reason if isinstance(failure, ProviderError) else "its circuit is open"
-        self.attempts.append(Attempt(route.provider, route.model, reason))
-        self.only_timeouts = self.only_timeouts and isinstance(failure, ProviderTimeout)
-
-    def out_of_routes(self) -> AnswerFailed:
-        """The error for a client when no route is left."""
-        if self.chunk_count:
-            return StreamInterrupted("The instance that was producing the answer was lost, and nobody could go on.")
-        kind = UpstreamTimeout if self.only_timeouts else AllProvidersDown
-        return kind(tuple(self.attempts))
+MAX_REST_S = 3600.0
+"""How long a route is left alone at most because it has asked for it: it may have meant another clock."""
 
 
 class Failover:
-    """Gets an answer from the first of some routes that gives one."""
+    """Gets an answer from the first of some routes that gives one, and its rest from the next ones.
+
+    `total_s` is how long all of it may take. Unless it `continues`, what is lost after its first token is interrupted.
+    """
 
     def __init__(
         self,
         *,
-        providers: Mapping[str, Provider],
+        calls: Calls,
         breakers: CircuitBreakers,
-        deadlines: Deadlines,
+        total_s: float,
         retry: RetryPolicy,
         delays: Delays,
         publish: Publish,
+        continues: bool = True,
+        hedging: Hedging | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._providers = providers
+        self._calls = calls
         self._breakers = breakers
-        self._deadlines = deadlines
+        self._total_s = total_s
         self._retry = retry
         self._delays = delays
         self._publish = publish
+        self._continues = continues
+        self._hedging = hedging
         self._sleep = sleep
+        self._budgets: dict[str, RetryBudget] = {}
 
     async def answer(self, request: ChatRequest, routes: Sequence[Route], progress: Progress, write: Write) -> None:
         """The whole answer has been written, chunk by chunk, with every change of provider before its chunks.
+
+        What `progress` has already is gone on with.
 
         Raises:
             AllProvidersDown: no route could answer.
             UpstreamTimeout: none answered in time.
             RequestRejected: a provider refused the request itself; the other routes are not asked.
-            StreamInterrupted: the provider was lost after its first chunk.
+            StreamInterrupted: the answer was lost after its first chunk, and nobody could go on.
         """
         try:
-            async with asyncio.timeout(self._deadlines.total_s):
+            async with asyncio.timeout(self._total_s):
                 await self._first_to_answer(request, routes, progress, write)
         except TimeoutError:
-            if progress.chunk_count:
-                raise StreamInterrupted(f"The answer was not whole after {self._deadlines.total_s:g} s.") from None
+            if progress.chunks:
+                raise StreamInterrupted(f"The answer was not whole after {self._total_s:g} s.") from None
             raise UpstreamTimeout(tuple(progress.attempts)) from None
 
     async def _first_to_answer(
         self, request: ChatRequest, routes: Sequence[Route], progress: Progress, write: Write
     ) -> None:
-        for route in routes:
+        left = list(routes)
+        while left and self._can_go_on(request, progress):
+            route, *left = left
             await write(self._turn_to(route, progress))
+            is_rest = bool(progress.chunks)
             try:
-                await self._try_route(request, route, progress, write)
+                return await self._try_route(request, route, left, progress, write)
             except (ProviderError, CircuitOpen) as failure:
-                if progress.has_begun:
-                    raise _interrupted(route, progress) from failure
-            else:
-                return
+                if isinstance(failure, ProviderRejected) and not is_rest:
+                    left = _larger(left, route, failure, progress)
+                elif progress.chunks:
+                    left = _for_the_rest(left, failure, progress, is_rest=is_rest)
         raise progress.out_of_routes()
+
+    def _can_go_on(self, request: ChatRequest, progress: Progress) -> bool:
+        """Whether the answer has not begun, or its rest can be asked for."""
+        return not progress.chunks or (self._continues and can_continue(request, progress.chunks))
 
     def _turn_to(self, route: Route, progress: Progress) -> ProviderChange:
         """Make `route` the one that is asked from here on."""
@@ -213,115 +113,108 @@ class Failover:
             return _change("continued", progress.lost_provider, route, "the instance that asked it was lost")
         if left is None:
             return ProviderChange(status="selected", provider=route.provider, model=route.model)
-        self._publish(
-            FailedOver(
-                thread_id=progress.thread_id, previous=left.provider, provider=route.provider, phase="first_token"
-            )
-        )
-        reason = progress.attempts[-1].reason
-        return _change("failover", left.provider, route, reason)
+        phase, status = ("midstream", "continued") if progress.chunks else ("first_token", "failover")
+        self._tell_of_change(left, route, phase, progress)
+        return _change(status, left.provider, route, progress.attempts[-1].reason)
 
-    async def _try_route(self, request: ChatRequest, route: Route, progress: Progress, write: Write) -> None:
-        """The answer has come from `route`, at its first attempt or a later one."""
-        delays: Iterator[float] | None = None
-        attempts_left = self._retry.attempts
+    def _tell_of_change(self, left: Route, route: Route, phase: str, progress: Progress) -> None:
+        self._publish(
+            FailedOver(thread_id=progress.thread_id, previous=left.provider, provider=route.provider, phase=phase)
+        )
+
+    async def _try_route(
+        self, request: ChatRequest, route: Route, others: Sequence[Route], progress: Progress, write: Write
+    ) -> None:
+        """The answer, or its rest, has come from `route`, at its first attempt or a later one."""
+        came, attempts_left, delays = progress.chunk_count, self._retry.attempts, self._delays()
+        budget = self._budgets.setdefault(route.provider, RetryBudget(self._retry.budget_ratio))
+        budget.called()
         while True:
             attempts_left -= 1
             try:
-                return await self._attempt(request, route, progress, write)
-            except ProviderRejected as failure:
-                raise RequestRejected(failure.reason, tuple(progress.attempts), failure.status) from failure
+                return await self._ask(request, route, others, progress, write)
             except ProviderError as failure:
-                delays = delays or self._delays()
-                delay_s = self._wait_before_retry(failure, next(delays))
-                if progress.has_begun or not attempts_left or delay_s is None:
+                delay_s = self._wait_before_retry(route, failure, next(delays))
+                if progress.chunk_count > came or not attempts_left or delay_s is None:
+                    raise
+                if not budget.take(progress.clock()):
                     raise
                 await write(_change("retrying", route.provider, route, failure.reason))
                 await self._sleep(delay_s)
 
-    def _wait_before_retry(self, failure: ProviderError, backoff_s: float) -> float | None:
-        """The seconds to wait before asking the same route again; None: do not."""
-        if not failure.can_retry:
-            return None
-        if failure.retry_after_s is None:
-            return backoff_s
-        return failure.retry_after_s if failure.retry_after_s <= self._retry.wish_max_s else None
-
-    async def _attempt(self, request: ChatRequest, route: Route, progress: Progress, write: Write) -> None:
-        """One call, told to the circuit: what is our own doing (cancelled, out of time) counts for nothing."""
-        outcome, reason = "cancelled", None
-        progress.usage = None
-        try:
-            permit = await self._breakers.acquire(route.provider)
-        except CircuitOpen as failure:
-            progress.failed(route, failure)
-            raise
-        try:
-            await self._stream(request, route, progress, write, permit)
-            outcome = "ok"
-        except ProviderError as failure:
-            if failure.counts:
-                permit.failure()
-            outcome, reason = _outcome(failure), failure.reason
-            progress.failed(route, failure)
-            raise
-        except Exception:
-            outcome, reason = "defect", "a defect of ours"
-            raise
-        finally:
-            permit.abandon()
-            self._publish(
-                AttemptEnded(
-                    thread_id=progress.thread_id,
-                    provider=route.provider,
-                    model=route.model,
-                    outcome=outcome,
-                    reason=reason,
-                )
-            )
-
-    async def _stream(
-        self, request: ChatRequest, route: Route, progress: Progress, write: Write, permit: Permit
+    async def _ask(
+        self, request: ChatRequest, route: Route, others: Sequence[Route], progress: Progress, write: Write
     ) -> None:
-        """Write one call's chunks, each in time: the first within its deadline, the rest without a stall.
+        """One attempt: for the answer, or for its rest."""
+        if progress.chunks:
+            return await self._ask_for_rest(request, route, progress, write)
+        call = Call(route=route, request=request)
+        if self._hedging is None or not others:
+            return await self._calls.make(call, progress, write)
+        return await self._hedged(self._hedging, call, others[0], progress, write)
 
-        Once it has said that the answer is whole, its usage and end mark are not needed for a good end.
-        """
-        loop = asyncio.get_running_loop()
-        stall_s = self._deadlines.stall_s
+    async def _ask_for_rest(self, request: ChatRequest, route: Route, progress: Progress, write: Write) -> None:
+        """One attempt to have the rest; who refuses to be given the beginning as a prefix is asked in words."""
+        text = progress.text
         try:
-            async with asyncio.timeout(self._deadlines.first_token_s) as limit:
-                async with self._providers[route.provider].open(route, request) as chunks:
-                    async for chunk in chunks:
-                        progress.usage = chunk.usage or progress.usage
-                        if not chunk.is_answer:
-                            continue
-                        if not progress.has_begun:
-                            permit.success()
-                        progress.came(chunk)
-                        limit.reschedule(loop.time() + stall_s)
-                        await write(chunk)
-        except TimeoutError:
-            if len(progress.finished) < request.choice_count:
-                raise ProviderTimeout(self._too_late(progress)) from None
+            return await self._calls.make(_call_for_rest(request, route, text, route.prefill), progress, write)
+        except ProviderRejected:
+            if route.prefill is Prefill.NONE or progress.text != text:
+                raise
+        return await self._calls.make(_call_for_rest(request, route, text, Prefill.NONE), progress, write)
 
-    def _too_late(self, progress: Progress) -> str:
-        if progress.has_begun:
-            return f"sent nothing for {self._deadlines.stall_s:g} s"
-        return f"sent no first token within {self._deadlines.first_token_s:g} s"
+    async def _hedged(self, hedging: Hedging, call: Call, other: Route, progress: Progress, write: Write) -> None:
+        """The answer has come from `call`, or from `other` if that was asked too and was faster."""
+
+        async def turn() -> None:
+            left, progress.route = call.route, other
+            self._tell_of_change(left, other, "hedge", progress)
+            await write(_change("failover", left.provider, other, "was slower than it usually is"))
+
+        second = Call(route=other, request=call.request, on_first=turn)
+        await hedging.race(call, second, lambda each: self._calls.make(each, progress, write))
+
+    def _wait_before_retry(self, route: Route, failure: ProviderError, backoff_s: float) -> float | None:
+        """The seconds to wait before asking the route again; None: do not. One that asks for a long rest has it."""
+        match reaction_to(failure).here:
+            case Here.BACKOFF:
+                return backoff_s
+            case Here.WISH if isinstance(failure, ProviderDeferred):
+                if failure.retry_after_s <= self._retry.wish_max_s:
+                    return failure.retry_after_s
+                circuit = circuit_name(route.provider, route.model)
+                self._breakers.rest(circuit, min(failure.retry_after_s, MAX_REST_S))
+        return None
+
+
+def _call_for_rest(request: ChatRequest, route: Route, text: str, prefill: Prefill) -> Call:
+    splice = Splice(text, is_prefilled=prefill is not Prefill.NONE)
+    return Call(route=route, request=continued(request, text, prefill), splice=splice)
+
+
+def _larger(left: Sequence[Route], asked: Route, failure: ProviderRejected, progress: Progress) -> list[Route]:
+    """Those of `left` that may take what was too long for `asked`.
+
+    Raises:
+        RequestRejected: there are none, or the request is wrong for all.
+    """
+    if reaction_to(failure).elsewhere is Elsewhere.LARGER and not progress.chunks:
+        larger = [route for route in left if (route.context_tokens or 0) > (asked.context_tokens or math.inf)]
+        if larger:
+            return larger
+    raise RequestRejected(failure.reason, tuple(progress.attempts), failure.status) from failure
+
+
+def _for_the_rest(
+    left: Sequence[Route], failure: ProviderError | CircuitOpen, progress: Progress, *, is_rest: bool
+) -> list[Route]:
+    """Who is asked for the rest: the others, or where there are none the same once more, if a second try may help."""
+    asked = progress.route
+    others = [route for route in left if route is not asked]
+    if others or is_rest or asked is None or reaction_to(failure).here is Here.NO:
+        return others
+    return [asked]
 
 
 def _change(status: str, left: str, to: Route, reason: str) -> ProviderChange:
     return ProviderChange(status=status, provider=to.provider, model=to.model, previous=left, reason=reason)
-
-
-def _interrupted(route: Route, progress: Progress) -> StreamInterrupted:
-    reason = progress.attempts[-1].reason
-    return StreamInterrupted(
-        f"{route.provider} {reason} after {progress.chunk_count} chunks.", tuple(progress.attempts)
-    )
-
-
-def _outcome(failure: ProviderError) -> str:
-    """The failure's kind: unavailable, overloaded, timeout, route_unfit, …"""
-    return _BETWEEN_WORDS.sub("_", type(failure).__name__.removeprefix("Provider")).lower()

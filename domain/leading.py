@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from domain.chat import WHOLE_REASONS, ChatRequest
 from domain.errors import AnswerFailed, Cancelled, Internal
 from domain.events import DefectFound, GenerationSealed, Publish
-from domain.failover import Failover, Progress
+from domain.failover import Failover
 from domain.generation import Generation, Record, Sealed, StaleEpoch, State
 from domain.ports import GenerationLog, Lease, Recording, ResponseCache
+from domain.progress import Progress
 from domain.selection import Route
 from domain.tracking import Trace
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 
 from domain.admission import Slot, Slots
 from domain.answer import Answer, CacheStatus
+from domain.breaker import circuit_name
 from domain.caching import NO_DIRECTIVES, CacheDirectives
 from domain.chat import Caller, ChatRequest, Turn
-from domain.continuation import can_continue, continued
 from domain.errors import (
+    AllProvidersDown,
     FieldError,
     Forbidden,
     InvalidRequest,
@@ -196,13 +197,11 @@ class Lifecycle:
             await self._log.request_stop(stream_id)
 
     def _resume(self, lease: Lease, request: ChatRequest) -> None:
-        """Go on with a generation whose leader is gone: the rest is asked for by the text so far."""
-        opened, records = lease.generation.opened, lease.generation.records
+        """Go on with a generation whose leader is gone, from where it was left."""
+        opened = lease.generation.opened
         model = self._policy.models.get(opened.model)
-        routes = model.routes if model and can_continue(request, records) else ()
         trace = self._tracker.begin(opened.thread_id)
-        rest = continued(request, records)
-        self._leaders.start(lease, Task(request=rest, routes=routes, trace=trace))
+        self._leaders.start(lease, Task(request=request, routes=model.routes if model else (), trace=trace))
 
     def _admit(self, ask: Ask) -> tuple[Model, Slot]:
         """Stage 1: the model is known, the caller may ask for it, and a slot is taken."""
@@ -284,7 +283,7 @@ class Lifecycle:
             spent = await self._spending.begin(ask.caller, ask.request, model.routes)
         try:
             with trace.stage("4"):
-                routes = select_routes(model, ask.request.provider, self._breakers.can_try, random.random)
+                routes = self._routes(ask, model)
             claim = await self._log.claim(self._opened(ask, key, scope), ask.request)
         except BaseException:
             spent.give_back()
@@ -294,6 +293,19 @@ class Lifecycle:
             return self._follow(ask, claim.generation)
         self._leaders.start(claim.lease, self._task(ask, routes, trace, claim, spent))
         return _Source(generation=claim.generation, cache=_led(claim.generation))
+
+    def _routes(self, ask: Ask, model: Model) -> Sequence[Route]:
+        """The model's routes worth trying, best first.
+
+        Raises:
+            AllProvidersDown: there are none; with the time until the first can be tried.
+        """
+        try:
+            return select_routes(model, ask.request.provider, self._breakers.can_try, random.random)
+        except AllProvidersDown as down:
+            names = (circuit_name(route.provider, route.model) for route in model.routes)
+            down.retry_after_s = min(self._breakers.circuit(name).wait_s for name in names) or None
+            raise
 
     def _task(self, ask: Ask, routes: Sequence[Route], trace: Trace, claim: Claim, spent: Spent) -> Task:
         directives, is_shared = ask.directives, claim.generation.opened.is_shared

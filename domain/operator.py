@@ -1,9 +1,9 @@
 """What those may do who run the service."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from domain.breaker import Circuit
+from domain.breaker import Circuit, CircuitState, model_of, provider_of, worst
 from domain.caching import Purge, Purges
 from domain.errors import UnknownModel, UnknownProvider
 from domain.events import CachePurged, Publish
@@ -21,6 +21,29 @@ class Purged:
     is_fleetwide: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderCircuits:
+    """How the circuits of a provider's models stand; the provider is as its worst one."""
+
+    provider: str
+    circuits: Sequence[Circuit]
+
+    @property
+    def state(self) -> CircuitState:
+        """The worst of the circuits' states."""
+        return worst(circuit.state for circuit in self.circuits)
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until all of its models can be called."""
+        return max((circuit.wait_s for circuit in self.circuits), default=0.0)
+
+    @property
+    def models(self) -> dict[str, Circuit]:
+        """The circuits by model."""
+        return {model_of(circuit.name): circuit for circuit in self.circuits}
+
+
 class Operator:
     """Empties the cache, and looks after circuits."""
 
@@ -31,6 +54,7 @@ class Operator:
         tell: TellFleet,
         breakers: CircuitBreakers,
         providers: Collection[str],
+        circuits: Collection[str],
         models: Collection[str],
         publish: Publish,
         unix_now: Callable[[], float],
@@ -39,6 +63,7 @@ class Operator:
         self._tell = tell
         self._breakers = breakers
         self._providers = providers
+        self._circuits = circuits
         self._models = models
         self._publish = publish
         self._unix_now = unix_now
@@ -56,20 +81,28 @@ class Operator:
             self._publish(CachePurged(model=model, scope=scope))
         return Purged(purge=purge, is_fleetwide=await self._tell(purge))
 
-    def circuits(self) -> list[Circuit]:
-        """How each provider's circuit stands."""
-        return [self._breakers.circuit(provider) for provider in self._providers]
+    def circuits(self) -> list[ProviderCircuits]:
+        """How each provider's circuits stand."""
+        return [self._circuits_of(provider) for provider in self._providers]
 
-    def reset(self, provider: str) -> Circuit:
-        """The provider's circuit is closed.
+    def reset(self, provider: str) -> ProviderCircuits:
+        """All of the provider's circuits are closed.
 
         Raises:
             UnknownProvider: there is none of that name.
         """
         if provider not in self._providers:
             raise UnknownProvider(provider, tuple(self._providers))
-        self._breakers.reset(provider)
-        return self._breakers.circuit(provider)
+        for circuit in self._names_of(provider):
+            self._breakers.reset(circuit)
+        return self._circuits_of(provider)
+
+    def _circuits_of(self, provider: str) -> ProviderCircuits:
+        circuits = [self._breakers.circuit(circuit) for circuit in self._names_of(provider)]
+        return ProviderCircuits(provider=provider, circuits=circuits)
+
+    def _names_of(self, provider: str) -> list[str]:
+        return [circuit for circuit in self._circuits if provider_of(circuit) == provider]
 
 
 async def nothing_to_learn() -> None:

@@ -278,40 +278,46 @@ class UsageLimiter(Protocol):
 
 
 class Permit(Protocol):
-    """Leave to call a provider once. Tell it how the call went; what is not told counts for nothing."""
+    """Leave to call a route once. Tell it how the call went; what is not told counts for nothing."""
 
     def success(self) -> None:
-        """The provider has begun to answer."""
+        """The route has begun to answer."""
         ...
 
     def failure(self) -> None:
-        """The provider has failed, before its first token or after."""
+        """The route has failed, before its first token or after."""
         ...
 
     def abandon(self) -> None:
-        """The call ended for a reason that says nothing of the provider; a probe's place is free again."""
+        """The call ended for a reason that says nothing of the route; a probe's place is free again."""
         ...
 
 
 class CircuitBreakers(Protocol):
-    """A circuit for each provider. Contract: tests/contracts/test_circuit_breakers.py."""
+    """Circuits by name: one for each route. Contract: tests/contracts/test_circuit_breakers.py."""
 
-    def can_try(self, provider: str) -> bool:
+    def can_try(self, circuit: str) -> bool:
         """Whether `acquire` would give a permit now."""
         ...
 
-    async def acquire(self, provider: str) -> Permit:
+    async def acquire(self, circuit: str) -> Permit:
         """A permit: always while closed, one at a time while half-open, in all processes that share the circuits.
 
+        In a process whose circuit has just closed again, no more at once than its ramp allows.
+
         Raises:
-            CircuitOpen: with the time until the next probe.
+            CircuitOpen: with the time until the next probe, or until a permit is worth asking for.
         """
         ...
 
-    def circuit(self, provider: str) -> Circuit:
+    def rest(self, circuit: str, wait_s: float) -> None:
+        """No permit is given in this process for `wait_s` seconds, whatever the circuit's state, which stays."""
+        ...
+
+    def circuit(self, circuit: str) -> Circuit:
         """How the circuit stands."""
         ...
 
-    def reset(self, provider: str) -> None:
-        """The circuit is closed, and what was counted is forgotten."""
+    def reset(self, circuit: str) -> None:
+        """The circuit is closed, and what was counted or asked for is forgotten."""
         ...

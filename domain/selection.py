@@ -4,14 +4,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from domain.breaker import circuit_name
 from domain.errors import AllProvidersDown, Attempt, CircuitOpen
+
+
+class Prefill(StrEnum):
+    """How a route is given the beginning of an answer, to go on with it.
+
+    ASSISTANT: a last message of the assistant, which the model goes on with. DEEPSEEK: the same, marked
+    `"prefix": true`. NONE: the route would begin anew, so the rest is asked for in words.
+    """
+
+    ASSISTANT = "assistant"
+    DEEPSEEK = "deepseek"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One way to have a model's answer: a provider and its own name for the model.
 
-    Prices are US dollars for a million tokens. `weight` is the route's share under WEIGHTED.
+    Prices are US dollars for a million tokens. `weight` is the route's share under WEIGHTED. `context_tokens` is how
+    many tokens question and answer may have together; None: not known.
     """
 
     provider: str
@@ -19,6 +33,8 @@ class Route:
     usd_per_mtok_in: float = 0.0
     usd_per_mtok_out: float = 0.0
     weight: int = 1
+    prefill: Prefill = Prefill.NONE
+    context_tokens: int | None = None
 
     def cost_usd(self, prompt_tokens: int, completion_tokens: int) -> float:
         """The price of so many tokens on this route."""
@@ -51,7 +67,7 @@ def select_routes(
     Raises:
         AllProvidersDown: every route's circuit is open.
     """
-    routes = [route for route in model.routes if can_try(route.provider)]
+    routes = [route for route in model.routes if can_try(circuit_name(route.provider, route.model))]
     if not routes:
         raise AllProvidersDown(
             tuple(Attempt(route.provider, route.model, CircuitOpen.reason) for route in model.routes)

@@ -8,7 +8,17 @@ from enum import Enum, auto
 from itertools import dropwhile
 from typing import Literal
 
-from domain.breaker import BreakerPolicy, Circuit, CircuitState, Signal, Window, next_state
+from domain.breaker import (
+    BreakerPolicy,
+    Circuit,
+    CircuitState,
+    Ramp,
+    Signal,
+    Window,
+    model_of,
+    next_state,
+    provider_of,
+)
 from domain.chat import ChatRequest, Chunk
 from domain.errors import CircuitOpen, ProviderError, ProviderUnavailable
 from domain.events import CircuitChanged, Events
@@ -44,60 +54,74 @@ class RememberedEvents(Events):
 
 
 class FakeCircuitBreakers:
-    """The table of domain/breaker.py and nothing else; `told` is what was said of each provider's calls."""
+    """The table of domain/breaker.py, its ramp, and nothing else; `told` is what was said of each provider's calls."""
 
     def __init__(self, *, policy: BreakerPolicy, publish, clock) -> None:
         self.told: defaultdict[str, list[str]] = defaultdict(list)
+        self._clock = clock
         self._circuits = defaultdict(lambda: _FakeCircuit(policy, publish, clock))
 
-    def can_try(self, provider: str) -> bool:
-        return self._circuits[provider].wait_s() <= 0
+    def can_try(self, circuit: str) -> bool:
+        return self._circuits[circuit].wait_s() <= 0
 
-    async def acquire(self, provider: str) -> "_FakePermit":
-        circuit = self._circuits[provider]
-        if circuit.wait_s() > 0:
-            raise CircuitOpen(provider, circuit.wait_s())
-        permit = _FakePermit(provider, circuit, self.told[provider])
-        if circuit.state is CircuitState.OPEN:
-            circuit.react(provider, Signal.RESTED)
-        if circuit.state is CircuitState.HALF_OPEN:
-            circuit.probe = permit
+    async def acquire(self, circuit: str) -> "_FakePermit":
+        named = self._circuits[circuit]
+        if named.wait_s() > 0:
+            raise CircuitOpen(circuit, named.wait_s())
+        if named.state is CircuitState.OPEN:
+            named.react(circuit, Signal.RESTED)
+        permit = _FakePermit(circuit, named, self.told[provider_of(circuit)])
+        if named.state is CircuitState.HALF_OPEN:
+            named.probe = permit
         return permit
 
-    def circuit(self, provider: str) -> Circuit:
-        circuit = self._circuits[provider]
-        return Circuit(provider=provider, state=circuit.state, wait_s=max(0.0, circuit.wait_s()))
+    def rest(self, circuit: str, wait_s: float) -> None:
+        self._circuits[circuit].rests_until_s = self._clock() + wait_s
 
-    def reset(self, provider: str) -> None:
-        circuit = self._circuits[provider]
-        circuit.window.clear()
-        circuit.react(provider, Signal.RESET)
+    def circuit(self, circuit: str) -> Circuit:
+        named = self._circuits[circuit]
+        return Circuit(name=circuit, state=named.state, wait_s=max(0.0, named.wait_s()))
+
+    def reset(self, circuit: str) -> None:
+        named = self._circuits[circuit]
+        named.window.clear()
+        named.rests_until_s = 0.0
+        named.react(circuit, Signal.RESET)
+        named.ramp = None
 
 
 class _FakeCircuit:
     def __init__(self, policy, publish, clock):
         self.policy, self.publish, self.clock = policy, publish, clock
         self.state, self.window, self.probe, self.opened_at_s = CircuitState.CLOSED, Window(policy), None, 0.0
+        self.ramp, self.rests_until_s = None, 0.0
 
     def wait_s(self):
+        return max(self.closed_for_s(), self.rests_until_s - self.clock() if self.rests_until_s else 0.0)
+
+    def closed_for_s(self):
         if self.state is CircuitState.OPEN:
             return self.opened_at_s + self.policy.open_s - self.clock()
-        return float(self.state is CircuitState.HALF_OPEN and self.probe is not None)
+        is_probed = self.state is CircuitState.HALF_OPEN and self.probe is not None
+        return float(is_probed or (self.ramp is not None and self.ramp.is_full))
 
-    def react(self, provider, signal):
+    def react(self, name, signal):
         after = next_state(self.state, signal)
         if after is not self.state:
             self.state, self.window, self.opened_at_s = after, Window(self.policy), self.clock()
-            self.publish(CircuitChanged(provider=provider, state=after))
+            self.ramp = Ramp() if after is CircuitState.CLOSED else None
+            self.publish(CircuitChanged(provider=provider_of(name), model=model_of(name), state=after))
 
 
 class _FakePermit:
-    def __init__(self, provider, circuit, told):
-        self.provider, self.circuit, self.told = provider, circuit, told
+    def __init__(self, name, circuit, told):
+        self.name, self.circuit, self.told, self.ramp = name, circuit, told, circuit.ramp
+        if self.ramp:
+            self.ramp.began()
 
     def success(self):
         self.told.append("success")
-        self._settle(self.circuit.window.succeeded())
+        self._settle(self.circuit.window.succeeded(), has_succeeded=True)
 
     def failure(self):
         self.told.append("failure")
@@ -107,12 +131,16 @@ class _FakePermit:
         self.told.append("abandon")
         self._leave()
 
-    def _settle(self, signal):
+    def _settle(self, signal, *, has_succeeded=False):
         if self.circuit.state is not CircuitState.HALF_OPEN or self.circuit.probe is self:
-            self.circuit.react(self.provider, signal)
-        self._leave()
+            self.circuit.react(self.name, signal)
+        self._leave(has_succeeded=has_succeeded)
 
-    def _leave(self):
+    def _leave(self, *, has_succeeded=False):
+        ramp, self.ramp = self.ramp, None
+        if ramp:
+            ramp.ended(has_succeeded=has_succeeded)
+            self.circuit.ramp = None if ramp.is_over else self.circuit.ramp
         if self.circuit.probe is self:
             self.circuit.probe = None
 

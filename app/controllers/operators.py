@@ -9,7 +9,7 @@ from app.bodies import read_body
 from app.clients import Client
 from app.dependencies import HttpPolicyDep, OperatorDep, WarmingDep
 from app.headers import READ
-from app.operating import parse_purge_body, parse_questions, told_circuit, told_purge
+from app.operating import parse_purge_body, parse_questions, told_circuits, told_purge
 from app.threads import thread_id_of
 from domain.fingerprint import scope_named
 from domain.warming import Warmed
@@ -42,10 +42,10 @@ class OperatorController(Controller):
 
     @route("/admin/circuits", http_method=READ)
     async def circuits(self, operator: OperatorDep) -> dict[str, Any]:
-        """How each provider's circuit stands."""
-        return {"circuits": [told_circuit(circuit) for circuit in operator.circuits()]}
+        """How the circuits of each provider's models stand."""
+        return {"circuits": [told_circuits(circuit) for circuit in operator.circuits()]}
 
     @post("/admin/circuits/{provider:str}/reset", status_code=200)
     async def reset(self, operator: OperatorDep, provider: FromPath[str]) -> dict[str, Any]:
-        """Close a provider's circuit, on all instances."""
-        return told_circuit(operator.reset(provider))
+        """Close the circuits of all of a provider's models, on all instances."""
+        return told_circuits(operator.reset(provider))

@@ -1,4 +1,4 @@
-"""A circuit for each provider in this process's memory.
+"""Circuits in this process's memory.
 
 purgatory keeps each circuit's state and announces its changes. Its own counting is not used: it trips on consecutive
 failures only, lets any number of probes through and knows no neutral outcome (docs/decisions/0002).
@@ -9,7 +9,17 @@ from collections.abc import Callable
 from purgatory.domain.messages.events import ContextChanged
 from purgatory.domain.model import ClosedState, Context, HalfOpenedState, OpenedState, State
 
-from domain.breaker import BreakerPolicy, Circuit, CircuitState, Signal, Window, next_state
+from domain.breaker import (
+    BreakerPolicy,
+    Circuit,
+    CircuitState,
+    Ramp,
+    Signal,
+    Window,
+    model_of,
+    next_state,
+    provider_of,
+)
 from domain.errors import CircuitOpen
 from domain.events import CircuitChanged, Publish
 from domain.ports import Permit
@@ -22,7 +32,7 @@ _STATES = {
 
 
 class PurgatoryCircuitBreakers:
-    """Gives permits by provider, and publishes every change of a circuit. `clock` is in monotonic seconds.
+    """Gives permits by circuit, and publishes every change of a circuit. `clock` is in monotonic seconds.
 
     `on_change` is told of the changes that were decided here, and not of those that were adopted.
     """
@@ -34,43 +44,43 @@ class PurgatoryCircuitBreakers:
         self._circuits: dict[str, _Circuit] = {}
         self.on_change: Callable[[Circuit], object] = lambda _: None
 
-    def can_try(self, provider: str) -> bool:
+    def can_try(self, circuit: str) -> bool:
         """Whether `acquire` would give a permit now."""
-        return self._circuit(provider).wait_s() <= 0
+        return self._named(circuit).wait_s() <= 0
 
-    async def acquire(self, provider: str) -> Permit:
-        """A permit: always while closed, one at a time while half-open.
+    async def acquire(self, circuit: str) -> Permit:
+        """A permit: always while closed, one at a time while half-open, few at first after that.
 
         Raises:
-            CircuitOpen: with the time until the next probe.
+            CircuitOpen: with the time until the next probe, or until a permit is worth asking for.
         """
-        return self.permit(provider)
+        return self.permit(circuit)
 
-    def permit(self, provider: str) -> Permit:
+    def permit(self, circuit: str) -> Permit:
         """As `acquire`, at once."""
-        return self._circuit(provider).acquire()
+        return self._named(circuit).acquire()
 
-    def circuit(self, provider: str) -> Circuit:
+    def rest(self, circuit: str, wait_s: float) -> None:
+        """No permit is given for `wait_s` seconds."""
+        self._named(circuit).rest(wait_s)
+
+    def circuit(self, circuit: str) -> Circuit:
         """How the circuit stands."""
-        circuit = self._circuit(provider)
-        return Circuit(provider=provider, state=circuit.state, wait_s=circuit.wait_s())
+        named = self._named(circuit)
+        return Circuit(name=circuit, state=named.state, wait_s=named.wait_s())
 
-    def reset(self, provider: str) -> None:
-        """The circuit is closed, and what was counted is forgotten."""
-        circuit = self._circuit(provider)
-        circuit.window.clear()
-        circuit.react(Signal.RESET)
+    def reset(self, circuit: str) -> None:
+        """The circuit is closed, and what was counted or asked for is forgotten."""
+        self._named(circuit).reset()
 
     def adopt(self, circuit: Circuit) -> None:
         """The circuit is as another process says; who has a probe out here no longer decides anything."""
-        self._circuit(circuit.provider).adopt(circuit)
+        self._named(circuit.name).adopt(circuit)
 
-    def _circuit(self, provider: str) -> "_Circuit":
-        circuit = self._circuits.get(provider)
+    def _named(self, name: str) -> "_Circuit":
+        circuit = self._circuits.get(name)
         if circuit is None:
-            circuit = self._circuits[provider] = _Circuit(
-                provider, self._policy, self._publish, self._clock, self._changed
-            )
+            circuit = self._circuits[name] = _Circuit(name, self._policy, self._publish, self._clock, self._changed)
         return circuit
 
     def _changed(self, circuit: Circuit) -> None:
@@ -92,7 +102,9 @@ class _Circuit:
         self._clock = clock
         self._on_change = on_change
         self._probe: _Permit | None = None
-        self.window = Window(policy)
+        self._ramp: Ramp | None = None
+        self._rests_until_s = 0.0
+        self._window = Window(policy)
 
     def acquire(self) -> "_Permit":
         wait_s = self.wait_s()
@@ -100,38 +112,54 @@ class _Circuit:
             raise CircuitOpen(self._context.name, wait_s)
         if self.state is CircuitState.OPEN:
             self.react(Signal.RESTED)
-        permit = _Permit(self)
+        permit = _Permit(self, self._ramp)
         if self.state is CircuitState.HALF_OPEN:
             self._probe = permit
         return permit
 
+    def rest(self, wait_s: float) -> None:
+        self._rests_until_s = max(self._rests_until_s, self._clock() + wait_s)
+
     def wait_s(self) -> float:
         """Seconds until a permit can be had; 0.0: now."""
+        return max(self._closed_for_s(), self._rests_until_s - self._clock() if self._rests_until_s else 0.0, 0.0)
+
+    def _closed_for_s(self) -> float:
         match self.state:
             case CircuitState.OPEN:
-                return max(0.0, (self._context.opened_at or 0.0) + self._policy.open_s - self._clock())
+                return (self._context.opened_at or 0.0) + self._policy.open_s - self._clock()
             case CircuitState.HALF_OPEN if self._probe is not None:
+                return PROBE_WAIT_S
+            case _ if self._ramp is not None and self._ramp.is_full:
                 return PROBE_WAIT_S
             case _:
                 return 0.0
 
     def succeeded(self, permit: "_Permit") -> None:
-        self.window.succeeded()
+        self._window.succeeded()
         self._settle(permit, Signal.SUCCEEDED)
+        if self._ramp is not None and self._ramp.is_over:
+            self._ramp = None
 
     def failed(self, permit: "_Permit") -> None:
-        self._settle(permit, self.window.failed())
+        self._settle(permit, self._window.failed())
 
     def abandoned(self, permit: "_Permit") -> None:
         if permit is self._probe:
             self._probe = None
+
+    def reset(self) -> None:
+        self._window.clear()
+        self._rests_until_s = 0.0
+        self.react(Signal.RESET)
+        self._ramp = None
 
     def react(self, signal: Signal) -> None:
         """Move as the table says, and tell of it."""
         after = next_state(self.state, signal)
         if after is not self.state:
             self._enter(after, self._clock())
-            self._on_change(Circuit(provider=self._context.name, state=after, wait_s=self.wait_s()))
+            self._on_change(Circuit(name=self._context.name, state=after, wait_s=self.wait_s()))
 
     def adopt(self, circuit: Circuit) -> None:
         """Stand as `circuit` does; one that was open already may have been opened again."""
@@ -150,11 +178,13 @@ class _Circuit:
 
     def _enter(self, state: CircuitState, opened_at_s: float) -> None:
         """Purgatory holds the new state and says that it has changed."""
-        self.window.clear()
+        self._window.clear()
+        self._ramp = Ramp() if state is CircuitState.CLOSED else None
         self._context.set_state(self._new_state(state, opened_at_s))
         for message in self._context.messages:
             if isinstance(message, ContextChanged):
-                self._publish(CircuitChanged(provider=message.name, state=_STATES[message.state]))
+                name, entered = message.name, _STATES[message.state]
+                self._publish(CircuitChanged(provider=provider_of(name), model=model_of(name), state=entered))
         self._context.messages.clear()
 
     def _settle(self, permit: "_Permit", signal: Signal) -> None:
@@ -176,19 +206,30 @@ PROBE_WAIT_S = 1.0
 
 
 class _Permit:
-    __slots__ = ("_circuit",)
+    __slots__ = ("_circuit", "_ramp")
 
-    def __init__(self, circuit: _Circuit) -> None:
+    def __init__(self, circuit: _Circuit, ramp: Ramp | None) -> None:
         self._circuit = circuit
+        self._ramp = ramp
+        if ramp is not None:
+            ramp.began()
 
     def success(self) -> None:
-        """The provider has begun to answer."""
+        """The route has begun to answer."""
+        self._waits_no_more(has_succeeded=True)
         self._circuit.succeeded(self)
 
     def failure(self) -> None:
-        """The provider has failed, before its first token or after."""
+        """The route has failed, before its first token or after."""
+        self._waits_no_more(has_succeeded=False)
         self._circuit.failed(self)
 
     def abandon(self) -> None:
-        """The call ended for a reason that says nothing of the provider; a probe's place is free again."""
+        """The call ended for a reason that says nothing of the route; a probe's place is free again."""
+        self._waits_no_more(has_succeeded=False)
         self._circuit.abandoned(self)
+
+    def _waits_no_more(self, *, has_succeeded: bool) -> None:
+        ramp, self._ramp = self._ramp, None
+        if ramp is not None:
+            ramp.ended(has_succeeded=has_succeeded)

@@ -40,9 +40,10 @@ def status_error(code: int, headers: Mapping[str, str], body: bytes, model: str,
     """The leaf for a response that came in place of a stream; the names of its headers are found in any case."""
     told = _told(body)
     message = str(told.get("message") or "").replace(api_key, "[key]")
-    status = MESSAGES.get(message) or CODES.get(str(told.get("code")), code)
+    name = str(told.get("code"))
+    status = MESSAGES.get(message) or CODES.get(name, code)
     wait_s = retry_after_s(headers)
-    return refusal_error(Refusal(status=status, model=model, message=message, retry_after_s=wait_s))
+    return refusal_error(Refusal(status=status, model=model, message=message, code=name, retry_after_s=wait_s))
 
 
 def _told(body: bytes) -> dict[str, Json]:
@@ -59,7 +60,8 @@ def event_error(told: Json, model: str, api_key: str) -> ProviderError:
     """The leaf for an error that came inside a stream."""
     error = told if isinstance(told, dict) else {"message": told}
     message = str(error.get("message") or "").replace(api_key, "[key]")
-    return refusal_error(Refusal(status=_event_status(error), model=model, message=message))
+    code = str(error.get("code"))
+    return refusal_error(Refusal(status=_event_status(error), model=model, message=message, code=code))
 
 
 def _event_status(error: dict[str, Json]) -> int:

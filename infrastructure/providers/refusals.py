@@ -1,28 +1,40 @@
 """What an HTTP status of a provider means for us: one table for all providers."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from domain.errors import (
+    ContextTooLong,
+    ProviderDeferred,
     ProviderError,
     ProviderMisconfigured,
     ProviderOverloaded,
     ProviderRejected,
     ProviderTimeout,
+    ProviderUnauthorized,
     ProviderUnavailable,
 )
 
 _MAX_MESSAGE_CHARS = 1000
 
+_TOO_LONG = re.compile(
+    r"context.length.exceeded|maximum context length|exceeds? the maximum number of tokens"
+    r"|exceeds? the context (window|length|size)|(prompt|input|request|context) is too long",
+    re.IGNORECASE,
+)
+"""How providers say that a context is too long; most have no code for it. Source: their errors, as known 2026-11."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """What a provider answered in place of a completion by `model`; `message` is its own text."""
+    """What a provider answered in place of a completion by `model`; `message` is its own text, `code` its own name."""
 
     status: int
     model: str
     message: str = ""
+    code: str = ""
     retry_after_s: float | None = None
 
 
@@ -32,7 +44,8 @@ def refusal_error(refusal: Refusal) -> ProviderError:
 
 
 def _rejected(refusal: Refusal) -> ProviderError:
-    return ProviderRejected(_words(refusal), HTTPStatus.BAD_REQUEST)
+    is_too_long = _TOO_LONG.search(refusal.code) or _TOO_LONG.search(refusal.message)
+    return (ContextTooLong if is_too_long else ProviderRejected)(_words(refusal), HTTPStatus.BAD_REQUEST)
 
 
 def _unprocessable(refusal: Refusal) -> ProviderError:
@@ -44,7 +57,7 @@ def _words(refusal: Refusal) -> str:
 
 
 def _wrong_key(_: Refusal) -> ProviderError:
-    return ProviderMisconfigured("does not accept our key")
+    return ProviderUnauthorized("does not accept our key")
 
 
 def _no_quota(_: Refusal) -> ProviderError:
@@ -60,13 +73,16 @@ def _gave_up(refusal: Refusal) -> ProviderError:
 
 
 def _overloaded(refusal: Refusal) -> ProviderError:
-    return ProviderOverloaded("asks for fewer requests", refusal.retry_after_s)
+    reason = "asks for fewer requests"
+    if refusal.retry_after_s is None:
+        return ProviderOverloaded(reason)
+    return ProviderDeferred(reason, refusal.retry_after_s)
 
 
 def _busy(refusal: Refusal) -> ProviderError:
     if refusal.retry_after_s is None:
         return ProviderUnavailable(f"answered {refusal.status}")
-    return ProviderOverloaded(f"answered {refusal.status}", refusal.retry_after_s)
+    return ProviderDeferred(f"answered {refusal.status}", refusal.retry_after_s)
 
 
 def _other(refusal: Refusal) -> ProviderError:

@@ -2,7 +2,7 @@
 
 Each instance decides by what it has in memory, which costs no round trip. What it changes is stored and told to the
 others; what they change is heard, and read again when something may not have been. Only a probe is asked for: one
-instance at a time has the lease of a provider's probe. The last calls are counted by each instance for itself.
+instance at a time has the lease of a circuit's probe. The last calls are counted by each instance for itself.
 
 While Redis is away an instance's circuits are its own; what changed meanwhile is stored when Redis is back.
 """
@@ -14,7 +14,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from domain.breaker import Circuit, CircuitState
+from domain.breaker import Circuit, CircuitState, model_of
 from domain.errors import CircuitOpen
 from domain.ports import Permit
 from infrastructure.memory.circuit_breakers import PROBE_WAIT_S, PurgatoryCircuitBreakers
@@ -36,7 +36,7 @@ class RedisCircuitBreakers:
         local: PurgatoryCircuitBreakers,
         client: RedisClient,
         events: FleetEvents,
-        providers: Iterable[str],
+        circuits: Iterable[str],
         instance_id: str,
         probe_s: float,
         clock: Callable[[], float],
@@ -44,7 +44,7 @@ class RedisCircuitBreakers:
     ) -> None:
         self._local = local
         self._client = client
-        self._providers = tuple(providers)
+        self._circuits = tuple(circuits)
         self._instance_id = instance_id
         self._probe_ms = int(probe_s * 1000)
         self._clock = clock
@@ -54,138 +54,146 @@ class RedisCircuitBreakers:
         self._sent: Counter[str] = Counter()
         self._unsent: set[str] = set()
         self._probed_until_s: dict[str, float] = {}
-        local.on_change = lambda circuit: self._send(circuit.provider)
+        local.on_change = lambda circuit: self._send(circuit.name)
         events.hear("circuit", self._hear)
         events.on_begin.append(self._read_all)
         client.on_return.append(self._read_all)
 
-    def can_try(self, provider: str) -> bool:
+    def can_try(self, circuit: str) -> bool:
         """Whether `acquire` would give a permit now, as far as is known here."""
-        return self._local.can_try(provider) and not self._is_probed(provider)
+        return self._local.can_try(circuit) and not self._is_probed(circuit)
 
-    async def acquire(self, provider: str) -> Permit:
+    async def acquire(self, circuit: str) -> Permit:
         """A permit: always while closed, to one instance at a time while half-open.
 
         Raises:
             CircuitOpen: with the time until the next probe.
         """
-        circuit = self._local.circuit(provider)
-        if circuit.state is CircuitState.CLOSED or circuit.wait_s > 0:
-            return self._local.permit(provider)
+        known = self._local.circuit(circuit)
+        if known.state is CircuitState.CLOSED or known.wait_s > 0:
+            return self._local.permit(circuit)
         token = f"{self._instance_id}:{next(self._tokens)}"
-        if self._is_probed(provider) or not await self._take_probe(provider, token):
-            raise CircuitOpen(provider, PROBE_WAIT_S)
-        return self._probe(provider, token)
+        if self._is_probed(circuit) or not await self._take_probe(circuit, token):
+            raise CircuitOpen(circuit, PROBE_WAIT_S)
+        return self._probe(circuit, token)
 
-    def circuit(self, provider: str) -> Circuit:
+    def rest(self, circuit: str, wait_s: float) -> None:
+        """No permit is given by this instance for `wait_s` seconds; the others are told so by the route itself."""
+        self._local.rest(circuit, wait_s)
+
+    def circuit(self, circuit: str) -> Circuit:
         """How the circuit stands."""
-        return self._local.circuit(provider)
+        return self._local.circuit(circuit)
 
-    def reset(self, provider: str) -> None:
+    def reset(self, circuit: str) -> None:
         """The circuit is closed here and will be everywhere, even where something else was believed."""
-        was_closed = self._local.circuit(provider).state is CircuitState.CLOSED
-        self._local.reset(provider)
+        was_closed = self._local.circuit(circuit).state is CircuitState.CLOSED
+        self._local.reset(circuit)
         if was_closed:
-            self._send(provider)
+            self._send(circuit)
 
-    def _is_probed(self, provider: str) -> bool:
+    def _is_probed(self, name: str) -> bool:
         """Whether another has the probe, or it is just being asked for."""
-        return self._clock() < self._probed_until_s.get(provider, 0.0)
+        return self._clock() < self._probed_until_s.get(name, 0.0)
 
-    async def _take_probe(self, provider: str, token: str) -> bool:
+    async def _take_probe(self, name: str, token: str) -> bool:
         """Whether the probe is ours; while Redis is away it is."""
-        self._probed_until_s[provider] = self._clock() + PROBE_WAIT_S
-        keys, version = (circuit_key(provider), probe_key(provider)), self._versions[provider]
-        asked = self._client.submit_script(TAKE_PROBE, keys, self._instance_id, version, token, self._probe_ms)
+        self._probed_until_s[name] = self._clock() + PROBE_WAIT_S
+        keys, version = (circuit_key(name), probe_key(name)), self._versions[name]
+        asked = self._client.submit_script(
+            TAKE_PROBE, keys, self._instance_id, version, token, self._probe_ms, model_of(name)
+        )
         try:
             is_ours = bool(await asyncio.shield(asked))
         except NO_ANSWER:
             is_ours = True
         except asyncio.CancelledError:
-            asked.add_done_callback(lambda _: self._free_probe(provider, token))
+            asked.add_done_callback(lambda _: self._free_probe(name, token))
             asked.add_done_callback(unheard)
-            self._probed_until_s.pop(provider, None)
+            self._probed_until_s.pop(name, None)
             raise
         if is_ours:
-            self._probed_until_s.pop(provider, None)
+            self._probed_until_s.pop(name, None)
         return is_ours
 
-    def _probe(self, provider: str, token: str) -> "_Probe":
+    def _probe(self, name: str, token: str) -> "_Probe":
         """The permit, unless something was heard while the lease was asked for."""
         try:
-            permit = self._local.permit(provider)
+            permit = self._local.permit(name)
         except CircuitOpen:
-            self._free_probe(provider, token)
+            self._free_probe(name, token)
             raise
-        return _Probe(permit, partial(self._free_probe, provider, token))
+        return _Probe(permit, partial(self._free_probe, name, token))
 
-    def _free_probe(self, provider: str, token: str) -> None:
-        self._client.submit_script(FREE_PROBE, (probe_key(provider),), token).add_done_callback(unheard)
+    def _free_probe(self, name: str, token: str) -> None:
+        self._client.submit_script(FREE_PROBE, (probe_key(name),), token).add_done_callback(unheard)
 
-    def _send(self, provider: str) -> None:
+    def _send(self, name: str) -> None:
         """Store the circuit as it is now, and tell the others."""
-        circuit, now_s = self._local.circuit(provider), self._unix_now()
-        self._sent[provider] += 1
-        self._unsent.add(provider)
+        circuit, now_s = self._local.circuit(name), self._unix_now()
+        self._sent[name] += 1
+        self._unsent.add(name)
         sent = self._client.submit_script(
             CHANGE,
-            (circuit_key(provider), probe_key(provider)),
+            (circuit_key(name), probe_key(name)),
             circuit.state.value,
             repr(now_s),
             repr(now_s + circuit.wait_s),
             self._instance_id,
             int((circuit.wait_s + _KEEP_S) * 1000),
             EVENTS,
-            provider,
+            name,
+            model_of(name),
         )
-        sent.add_done_callback(partial(self._stored, circuit, self._sent[provider]))
+        sent.add_done_callback(partial(self._stored, circuit, self._sent[name]))
 
     def _stored(self, circuit: Circuit, number: int, answer: asyncio.Future[Any]) -> None:
         """What was stored last is how it stands, though something that was stored before it may have been heard."""
-        provider = circuit.provider
-        if answer.cancelled() or answer.exception() is not None or number != self._sent[provider]:
+        name = circuit.name
+        if answer.cancelled() or answer.exception() is not None or number != self._sent[name]:
             return
-        self._unsent.discard(provider)
-        if answer.result() > self._versions[provider]:
-            self._versions[provider] = answer.result()
-            if self._local.circuit(provider).state is not circuit.state:
+        self._unsent.discard(name)
+        if answer.result() > self._versions[name]:
+            self._versions[name] = answer.result()
+            if self._local.circuit(name).state is not circuit.state:
                 self._local.adopt(circuit)
 
     def _hear(self, said: bytes) -> None:
-        version, instance_id, state, until, provider = said.decode().split(" ", 4)
-        if instance_id != self._instance_id and provider in self._providers:
-            self._learn(provider, int(version), CircuitState(state), float(until))
+        version, instance_id, state, until, name = said.decode().split(" ", 4)
+        if instance_id != self._instance_id and name in self._circuits:
+            self._learn(name, int(version), CircuitState(state), float(until))
 
-    def _learn(self, provider: str, version: int, state: CircuitState, until_s: float) -> None:
+    def _learn(self, name: str, version: int, state: CircuitState, until_s: float) -> None:
         """Stand as another instance says, unless something later is known."""
-        if version <= self._versions[provider]:
+        if version <= self._versions[name]:
             return
-        self._versions[provider] = version
+        self._versions[name] = version
         wait_s = max(0.0, until_s - self._unix_now())
-        self._local.adopt(Circuit(provider=provider, state=state, wait_s=wait_s))
+        self._local.adopt(Circuit(name=name, state=state, wait_s=wait_s))
         if state is CircuitState.HALF_OPEN:
-            self._probed_until_s[provider] = self._clock() + PROBE_WAIT_S
+            self._probed_until_s[name] = self._clock() + PROBE_WAIT_S
         else:
-            self._probed_until_s.pop(provider, None)
+            self._probed_until_s.pop(name, None)
 
     def _read_all(self) -> None:
         """Store what Redis does not know, and learn what is not known here."""
         self._versions.clear()
-        for provider in self._providers:
-            if provider in self._unsent:
-                self._send(provider)
-            answer = self._client.submit("HMGET", circuit_key(provider), "version", "instance", "state", "until")
-            answer.add_done_callback(partial(self._read, provider))
+        for name in self._circuits:
+            if name in self._unsent:
+                self._send(name)
+            fields = (f"{model_of(name)}:{field}" for field in ("version", "instance", "state", "until"))
+            answer = self._client.submit("HMGET", circuit_key(name), *fields)
+            answer.add_done_callback(partial(self._read, name))
 
-    def _read(self, provider: str, answer: asyncio.Future[Any]) -> None:
+    def _read(self, name: str, answer: asyncio.Future[Any]) -> None:
         if answer.cancelled() or answer.exception() is not None:
             return
         version, instance_id, state, until = answer.result()
         if version is None:
-            if self._local.circuit(provider).state is not CircuitState.CLOSED:
-                self._send(provider)
+            if self._local.circuit(name).state is not CircuitState.CLOSED:
+                self._send(name)
         elif instance_id != self._instance_id.encode():
-            self._learn(provider, int(version), CircuitState(state.decode()), float(until))
+            self._learn(name, int(version), CircuitState(state.decode()), float(until))
 
 
 class _Probe:
@@ -198,17 +206,17 @@ class _Probe:
         self._free: Callable[[], None] | None = free
 
     def success(self) -> None:
-        """The provider has begun to answer."""
+        """The route has begun to answer."""
         self._permit.success()
         self._end()
 
     def failure(self) -> None:
-        """The provider has failed, before its first token or after."""
+        """The route has failed, before its first token or after."""
         self._permit.failure()
         self._end()
 
     def abandon(self) -> None:
-        """The call ended for a reason that says nothing of the provider; a probe's place is free again."""
+        """The call ended for a reason that says nothing of the route; a probe's place is free again."""
         self._permit.abandon()
         self._end()
 

@@ -1,5 +1,6 @@
 """The keys of generations; what stands in braces decides the slot, so one script can touch all of one question's."""
 
+from domain.breaker import model_of, provider_of
 from domain.generation import Opened
 
 
@@ -52,11 +53,11 @@ STOPS = "weir:events:stop"
 """Channel of the ids of generations that are to be stopped."""
 
 
-def circuit_key(provider: str) -> str:
-    """Hash: what a provider's circuit last became (state), when (since), for how long (until), and who said so."""
-    return f"weir:circuit:{{{provider}}}"
+def circuit_key(circuit: str) -> str:
+    """Hash of a provider: what each model's circuit last became (state), when (since, until), and who said so."""
+    return f"weir:circuit:{{{provider_of(circuit)}}}"
 
 
-def probe_key(provider: str) -> str:
-    """There while some instance probes the provider."""
-    return f"weir:circuit:{{{provider}}}:probe"
+def probe_key(circuit: str) -> str:
+    """There while some instance probes the route."""
+    return f"weir:circuit:{{{provider_of(circuit)}}}:probe:{model_of(circuit)}"

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from domain.breaker import CircuitState
+from domain.breaker import CircuitState, circuit_name, worst
 from domain.events import AttemptEnded, CacheHit, CacheMiss, CircuitChanged, ComponentChanged, Events
 
 
 class Health:
-    """The checks of /health, kept by listening to `events`. `can_try` says whether a provider may be called now.
+    """The checks of /health, kept by listening to `events`. `can_try` says whether a circuit gives a permit now.
 
-    `components` (redis) can be missed: without one the service is degraded, and still ready.
+    A provider can be used while one of its models can that has been called; none has been called, while it is not known
+    better. `components` (redis) can be missed: without one the service is degraded, and still ready.
     """
 
     def __init__(
@@ -22,7 +23,7 @@ class Health:
         cache_size: Callable[[], Mapping[str, int]],
         components: Iterable[str] = (),
     ) -> None:
-        self._circuits = dict.fromkeys(providers, CircuitState.CLOSED)
+        self._models: dict[str, dict[str, CircuitState]] = {provider: {} for provider in providers}
         self._last_outcomes: dict[str, str] = {}
         self._can_try = can_try
         self._cache_size = cache_size
@@ -37,7 +38,7 @@ class Health:
     @property
     def is_ready(self) -> bool:
         """Whether work may be sent here: at least one provider can be used."""
-        return any(map(self._can_try, self._circuits))
+        return any(map(self._is_usable, self._models))
 
     @property
     def status(self) -> str:
@@ -50,24 +51,28 @@ class Health:
         """Every check, by name."""
         asked = self._hits + self._misses
         return {
-            "providers": {name: self._provider(name) for name in self._circuits},
+            "providers": {name: self._provider(name) for name in self._models},
             **{name: {"status": "degraded" if is_away else "healthy"} for name, is_away in self._is_degraded.items()},
             "cache": {"status": "healthy", "hit_rate": self._hits / asked if asked else None, **self._cache_size()},
         }
 
     def _provider(self, name: str) -> dict[str, Any]:
-        is_usable = self._can_try(name)
         return {
-            "status": "healthy" if is_usable else "unhealthy",
-            "circuit": self._circuits[name].value,
+            "status": "healthy" if self._is_usable(name) else "unhealthy",
+            "circuit": worst(self._models[name].values()).value,
             "last_outcome": self._last_outcomes.get(name),
         }
 
+    def _is_usable(self, provider: str) -> bool:
+        models = self._models[provider]
+        return not models or any(self._can_try(circuit_name(provider, model)) for model in models)
+
     def _circuit_changed(self, event: CircuitChanged) -> None:
-        self._circuits[event.provider] = event.state
+        self._models[event.provider][event.model] = event.state
 
     def _attempt_ended(self, event: AttemptEnded) -> None:
         self._last_outcomes[event.provider] = event.outcome
+        self._models[event.provider].setdefault(event.model, CircuitState.CLOSED)
 
     def _component_changed(self, event: ComponentChanged) -> None:
         self._is_degraded[event.component] = event.is_degraded

@@ -43,6 +43,8 @@ _TURNED_AWAY_IN = {
 _HIT_IN = {"l1": "2.1", "l2": "2.2"}
 _DETAILS = frozenset({RequestAdmitted, CacheHit, Coalesced, ExchangeEnded, StageTimed})
 """What only the level debug writes; at others a hit does not pay for what would be written."""
+_OURS = frozenset({"unauthorized", "misconfigured"})
+"""Failed attempts that will go on failing until somebody here changes something."""
 _REFUSED = "the provider refused the request"
 """Stands for the provider's own words, which are for the client: they may quote the prompt."""
 
@@ -122,8 +124,9 @@ class EventLog:
 
     def _attempt(self, event: AttemptEnded) -> None:
         is_failure = event.reason is not None
+        level = "error" if event.outcome in _OURS else "warning" if is_failure else "debug"
         self._log.log(
-            LEVELS["warning" if is_failure else "debug"],
+            LEVELS[level],
             "attempt failed" if is_failure else "attempt ended",
             thread_id=event.thread_id,
             stage="5",
@@ -139,7 +142,7 @@ class EventLog:
         )
 
     def _circuit(self, event: CircuitChanged) -> None:
-        self._log.warning("circuit changed", provider=event.provider, state=event.state.value)
+        self._log.warning("circuit changed", provider=event.provider, model=event.model, state=event.state.value)
 
     def _sealed(self, event: GenerationSealed) -> None:
         sealed = event.sealed

@@ -8,7 +8,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from domain.breaker import CircuitState
+from domain.breaker import CircuitState, worst
 from domain.events import (
     AnswerServed,
     AttemptEnded,
@@ -114,13 +114,15 @@ class PrometheusMetrics:
     def _count_providers(self, events: Events, providers: Iterable[str]) -> None:
         attempts = self._counters("sse_provider_attempts_total", "Calls by how they ended", "provider", "outcome")
         failovers = self._counters("sse_failovers_total", "Turns to the next provider", "from", "to", "phase")
-        states = self._gauges("sse_circuit_state", "0 closed, 1 half-open, 2 open", "provider")
-        transitions = self._counters("sse_circuit_transitions_total", "Changes of a circuit", "provider", "to")
-        for provider in providers:
+        states = self._gauges("sse_circuit_state", "0 closed, 1 half-open, 2 open: its worst model", "provider")
+        transitions = self._counters("sse_circuit_transitions_total", "Changes of its circuits", "provider", "to")
+        models: dict[str, dict[str, CircuitState]] = {provider: {} for provider in providers}
+        for provider in models:
             states(provider).set(0)
 
         def changed(event: CircuitChanged) -> None:
-            states(event.provider).set(_CIRCUIT_LEVELS[event.state])
+            models[event.provider][event.model] = event.state
+            states(event.provider).set(_CIRCUIT_LEVELS[worst(models[event.provider].values())])
             transitions(event.provider, event.state.value).inc()
 
         events.subscribe(AttemptEnded, lambda event: attempts(event.provider, event.outcome).inc())

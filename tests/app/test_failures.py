@@ -14,9 +14,9 @@ MIDSTREAM = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def hasty_service(simulation):
-    """A service that waits shortly for providers, and long before it commits to a stream."""
+    """A service that waits shortly for providers, long before it commits to a stream, and goes on with none."""
     settings = {"WEIR_FIRST_TOKEN_TIMEOUT_S": "0.2", "WEIR_STALL_TIMEOUT_S": "0.2", "WEIR_HEARTBEAT_S": "30"}
-    with serving(simulation, **settings) as running:
+    with serving(simulation, **settings, WEIR_MIDSTREAM="fail") as running:
         yield running
 
 

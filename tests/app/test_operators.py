@@ -224,10 +224,18 @@ async def test_circuits_are_shown_and_reset(client):
     states = await circuits(client)
     assert (states["openai"]["state"], states["deepseek"]["state"]) == ("open", "closed")
     assert 0 < states["openai"]["retry_after_s"] <= 60
+    assert {name: each["state"] for name, each in states["openai"]["models"].items() if each["retry_after_s"]} == {
+        "gpt-4o-mini": "open"
+    }
 
     response = await client.send("POST", "/admin/circuits/openai/reset", headers=BEARER)
 
-    assert response.json() == {"provider": "openai", "state": "closed", "retry_after_s": 0.0}
+    closed = {"state": "closed", "retry_after_s": 0.0}
+    assert response.json() == {
+        "provider": "openai",
+        **closed,
+        "models": dict.fromkeys(states["openai"]["models"], closed),
+    }
     assert (await circuits(client))["openai"]["state"] == "closed"
     assert (await client.ask(STREAM)).events[-1].json["provider"] == "openai"
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from config.catalogue import SHIPPED, Catalogue, ProviderConfig, read_catalogue
 from config.configuration import read_configuration
 from config.errors import ConfigurationError
-from domain.selection import Model, Route, Strategy
+from domain.selection import Model, Prefill, Route, Strategy
 
 SECRET = "sk-verysecret"
 KEYS = {"OPENAI_API_KEY": f"{SECRET}-o", "DEEPSEEK_API_KEY": f"{SECRET}-d", "GEMINI_API_KEY": f"{SECRET}-g"}
@@ -86,23 +86,46 @@ def test_the_shipped_gpt_4o_mini_is_the_one_of_the_contract():
         name="gpt-4o-mini",
         strategy=Strategy.PRIORITY,
         routes=(
-            Route(provider="openai", model="gpt-4o-mini", usd_per_mtok_in=0.15, usd_per_mtok_out=0.6, weight=3),
-            Route(provider="deepseek", model="deepseek-chat", usd_per_mtok_in=0.27, usd_per_mtok_out=1.1, weight=1),
-            Route(provider="gemini", model="gemini-2.5-flash", usd_per_mtok_in=0.3, usd_per_mtok_out=2.5, weight=1),
+            Route(
+                provider="openai",
+                model="gpt-4o-mini",
+                usd_per_mtok_in=0.15,
+                usd_per_mtok_out=0.6,
+                weight=3,
+                context_tokens=128_000,
+            ),
+            Route(
+                provider="deepseek",
+                model="deepseek-chat",
+                usd_per_mtok_in=0.27,
+                usd_per_mtok_out=1.1,
+                weight=1,
+                context_tokens=128_000,
+                prefill=Prefill.DEEPSEEK,
+            ),
+            Route(
+                provider="gemini",
+                model="gemini-2.5-flash",
+                usd_per_mtok_in=0.3,
+                usd_per_mtok_out=2.5,
+                weight=1,
+                context_tokens=1_048_576,
+                prefill=Prefill.ASSISTANT,
+            ),
         ),
     )
 
 
-def test_one_model_of_one_provider_costs_the_same_wherever_it_stands():
+def test_one_model_of_one_provider_is_the_same_wherever_it_stands():
     """A price corrected in one place and not in another would make costs depend on the name asked for."""
     tables = tomllib.loads(SHIPPED.read_text())["models"].values()
-    prices = {
-        (route["provider"], route["model"], route["usd_per_mtok_in"], route["usd_per_mtok_out"])
+    said = {
+        tuple(sorted((key, value) for key, value in route.items() if key != "weight"))
         for table in tables
         for route in table["routes"]
     }
 
-    assert len(prices) == len({price[:2] for price in prices})
+    assert len(said) == len({(dict(route)["provider"], dict(route)["model"]) for route in said})
 
 
 def test_prices_weight_and_strategy_may_be_left_out(catalogue_file):
@@ -123,6 +146,19 @@ def test_every_strategy_can_be_chosen(catalogue_file, strategy):
     catalogue_file.write_text(f'{PROVIDER}{MODEL}strategy = "{strategy}"\n')
 
     assert read_catalogue(catalogue_file, KEYS).models["gpt-4o-mini"].strategy is strategy
+
+
+def test_a_route_says_how_it_goes_on_with_an_answer_and_how_much_it_can_read(catalogue_file):
+    catalogue_file.write_text(with_route('prefill = "deepseek", context_tokens = 65_536'))
+
+    [route] = read_catalogue(catalogue_file, KEYS).models["gpt-4o-mini"].routes
+    assert (route.prefill, route.context_tokens) == (Prefill.DEEPSEEK, 65_536)
+
+
+def test_a_provider_says_how_many_calls_it_takes_at_once(catalogue_file):
+    catalogue_file.write_text(with_provider("max_concurrency = 8"))
+
+    assert read_catalogue(catalogue_file, KEYS).providers["openai"].max_concurrency == 8
 
 
 def test_a_provider_without_a_key_is_left_out_with_its_routes_and_that_is_said():
@@ -215,7 +251,7 @@ ONE_PROBLEM = {
     "unknown table": (f"{PROVIDER}{MODEL}[modles]\n", "modles: not a known key; one of models, providers"),
     "unknown key of a provider": (
         with_provider("timeout_s = 3"),
-        "providers.openai.timeout_s: not a known key; one of api_key_env, base_url, kind",
+        "providers.openai.timeout_s: not a known key; one of api_key_env, base_url, kind, max_concurrency",
     ),
     "unknown key of a model": (
         PROVIDER + MODEL + 'stategy = "priority"',
@@ -223,7 +259,10 @@ ONE_PROBLEM = {
     ),
     "unknown key of a route": (
         with_route("wieght = 2"),
-        f"{PLACE}.wieght: not a known key; one of model, provider, usd_per_mtok_in, usd_per_mtok_out, weight",
+        (
+            f"{PLACE}.wieght: not a known key; one of context_tokens, model, prefill, provider, usd_per_mtok_in, "
+            "usd_per_mtok_out, weight"
+        ),
     ),
     "unknown provider": (
         PROVIDER + MODEL.replace('"openai"', '"opnai"'),
@@ -281,6 +320,19 @@ ONE_PROBLEM = {
         f"{PLACE}.usd_per_mtok_out='0.6': a number of US dollars from 0 to 1000000",
     ),
     "weight of nothing": (with_route("weight = 0"), f"{PLACE}.weight=0: a whole number from 1 to 1000000"),
+    "unknown prefill": (with_route('prefill = "user"'), f"{PLACE}.prefill='user': one of assistant, deepseek, none"),
+    "no room": (
+        with_route("context_tokens = 0"),
+        f"{PLACE}.context_tokens=0: a whole number of tokens from 1 to 1000000000",
+    ),
+    "no call allowed": (
+        with_provider("max_concurrency = 0"),
+        "providers.openai.max_concurrency=0: a whole number of calls from 1 to 1000000",
+    ),
+    "calls as text": (
+        with_provider('max_concurrency = "8"'),
+        "providers.openai.max_concurrency='8': a whole number of calls from 1 to 1000000",
+    ),
     "weight in parts": (with_route("weight = 1.5"), f"{PLACE}.weight=1.5: a whole number from 1 to 1000000"),
 }
 
@@ -379,7 +431,9 @@ def as_toml(value):
 
 
 @given(
-    key=st.sampled_from(["provider", "model", "usd_per_mtok_in", "usd_per_mtok_out", "weight"]),
+    key=st.sampled_from(
+        ["provider", "model", "usd_per_mtok_in", "usd_per_mtok_out", "weight", "prefill", "context_tokens"]
+    ),
     value=TOML_VALUE,
 )
 def test_any_value_in_a_route_is_read_or_refused_by_place(tmp_path_factory, key, value):

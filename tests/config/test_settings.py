@@ -11,8 +11,9 @@ from config.errors import ConfigurationError
 from config.settings import VARIABLES, Settings, read_settings
 from config.variable import Source
 from domain.breaker import BreakerPolicy
-from domain.failover import Deadlines, RetryPolicy
+from domain.calls import Deadlines
 from domain.limiting import Rate
+from domain.retrying import RetryPolicy
 
 RANGES = {
     "WEIR_MAX_CONNECTIONS": (1, 1_000_000),
@@ -33,6 +34,9 @@ RANGES = {
     "WEIR_RETRY_ATTEMPTS": (1, 20),
     "WEIR_RETRY_BASE_S": (0.001, 3600),
     "WEIR_RETRY_MAX_S": (0.001, 3600),
+    "WEIR_RETRY_AFTER_MAX_S": (0, 3600),
+    "WEIR_RETRY_BUDGET_RATIO": (0, 100),
+    "WEIR_HEDGE_RATIO": (0, 1),
     "WEIR_BREAKER_FAILURES": (1, 1000),
     "WEIR_BREAKER_WINDOW": (1, 1000),
     "WEIR_BREAKER_OPEN_S": (0.05, 86_400),
@@ -45,6 +49,7 @@ RANGES = {
 CHOICES = {
     "WEIR_AUTH": ("optional", "required"),
     "WEIR_CACHE_SCOPE": ("shared", "tenant", "user"),
+    "WEIR_MIDSTREAM": ("continue", "fail"),
     "WEIR_LOG_LEVEL": ("debug", "info", "warning", "error"),
     "WEIR_LOG_FORMAT": ("json", "console"),
 }

@@ -29,7 +29,7 @@ class Subject:
         self.breakers = kind(policy=policy, publish=self.events.publish, clock=self.clock)
 
     async def acquire(self):
-        return await self.breakers.acquire("p")
+        return await self.breakers.acquire("p/m")
 
     async def fail(self, times=1):
         for _ in range(times):
@@ -81,7 +81,7 @@ async def kind(request):
                 local=PurgatoryCircuitBreakers(policy=policy, publish=publish, clock=clock),
                 client=one.client,
                 events=one.fleet_events,
-                providers=["p", "other"],
+                circuits=["p/m", "p/other"],
                 instance_id=one.name,
                 probe_s=60.0,
                 clock=clock,
@@ -105,7 +105,7 @@ async def test_trips_exactly_at_the_policys_count(subject):
 
     await subject.fail()
 
-    assert not subject.breakers.can_try("p")
+    assert not subject.breakers.can_try("p/m")
     assert subject.states == [CircuitState.OPEN]
 
 
@@ -119,14 +119,14 @@ async def test_failures_that_have_left_the_window_do_not_count(subject):
     assert subject.states == []
 
 
-async def test_circuits_of_different_providers_are_apart(subject):
-    """One provider's outage is no other's."""
+async def test_circuits_of_different_routes_are_apart(subject):
+    """One model's outage is no other's of the same provider."""
     await subject.trip()
 
-    (await subject.breakers.acquire("other")).success()
+    (await subject.breakers.acquire("p/other")).success()
 
-    assert subject.breakers.can_try("other")
-    assert not subject.breakers.can_try("p")
+    assert subject.breakers.can_try("p/other")
+    assert not subject.breakers.can_try("p/m")
 
 
 @pytest.mark.parametrize("waited_s", [0.0, 1.0, 31.5])
@@ -137,7 +137,7 @@ async def test_an_open_circuit_says_when_to_come_back(subject, waited_s):
 
     assert (await subject.refusal()).retry_after_s == POLICY.open_s - waited_s
     subject.clock.advance(POLICY.open_s - waited_s)
-    assert subject.breakers.can_try("p")
+    assert subject.breakers.can_try("p/m")
     await subject.acquire()
 
 
@@ -155,7 +155,7 @@ async def test_one_probe_of_fifty_goes_through_when_half_open(subject):
 
     assert (len(permits), len(refusals)) == (1, 49)
     assert all(refused.retry_after_s > 0 for refused in refusals)
-    assert not subject.breakers.can_try("p")
+    assert not subject.breakers.can_try("p/m")
 
 
 async def test_asking_whether_a_call_is_worth_a_try_takes_no_probe(subject):
@@ -163,7 +163,7 @@ async def test_asking_whether_a_call_is_worth_a_try_takes_no_probe(subject):
     await subject.trip()
     subject.rest()
 
-    assert all(subject.breakers.can_try("p") for _ in range(3))
+    assert all(subject.breakers.can_try("p/m") for _ in range(3))
     assert subject.states == [CircuitState.OPEN]
     await subject.acquire()
 
@@ -251,7 +251,7 @@ async def test_late_news_of_calls_from_before_decides_nothing_while_half_open(su
         getattr(permit, outcome)()
 
     assert subject.states == [CircuitState.OPEN, CircuitState.HALF_OPEN]
-    assert subject.breakers.can_try("p") is not has_probe
+    assert subject.breakers.can_try("p/m") is not has_probe
 
 
 @pytest.mark.parametrize("outcome", ["success", "failure"])
@@ -334,7 +334,7 @@ async def test_an_operator_s_word_closes_an_open_circuit(subject, rested):
         subject.rest()
         await subject.acquire()
 
-    subject.breakers.reset("p")
+    subject.breakers.reset("p/m")
 
     assert subject.states[-1] is CircuitState.CLOSED
     assert await subject.is_closed()
@@ -344,7 +344,7 @@ async def test_a_reset_forgets_the_failures_of_a_closed_circuit(subject):
     """As if the provider had not been called yet."""
     await subject.fail(POLICY.failures - 1)
 
-    subject.breakers.reset("p")
+    subject.breakers.reset("p/m")
     await subject.fail(POLICY.failures - 1)
 
     assert subject.states == []
@@ -352,8 +352,76 @@ async def test_a_reset_forgets_the_failures_of_a_closed_circuit(subject):
 
 async def test_how_a_circuit_stands_can_be_asked(subject):
     """With the time until the next call can be made."""
-    assert subject.breakers.circuit("p") == Circuit(provider="p", state=CircuitState.CLOSED, wait_s=0.0)
+    assert subject.breakers.circuit("p/m") == Circuit(name="p/m", state=CircuitState.CLOSED, wait_s=0.0)
     await subject.trip()
     subject.clock.advance(8.0)
 
-    assert subject.breakers.circuit("p") == Circuit(provider="p", state=CircuitState.OPEN, wait_s=POLICY.open_s - 8.0)
+    assert subject.breakers.circuit("p/m") == Circuit(name="p/m", state=CircuitState.OPEN, wait_s=POLICY.open_s - 8.0)
+
+
+async def test_what_has_closed_again_carries_few_calls_at_first_and_soon_any_number(subject):
+    """What comes back is not met by everybody at once: twice as many from round to round."""
+    await subject.trip()
+    subject.rest()
+    await subject.succeed()
+    rounds = []
+
+    while len(rounds) < 8:
+        permits = []
+        while subject.breakers.can_try("p/m") and len(permits) < 100:
+            permits.append(await subject.acquire())
+        rounds.append(len(permits))
+        for permit in permits:
+            permit.success()
+
+    assert rounds == [2, 4, 8, 16, 32, 64, 100, 100]
+
+
+@pytest.mark.parametrize("outcome", ["failure", "abandon"])
+async def test_a_call_that_does_not_succeed_lets_no_more_through(subject, outcome):
+    """Nor fewer: whether the circuit opens again is the window's matter."""
+    await subject.trip()
+    subject.rest()
+    await subject.succeed()
+
+    getattr(await subject.acquire(), outcome)()
+    permits = [await subject.acquire(), await subject.acquire()]
+
+    assert (await subject.refusal()).retry_after_s > 0
+    assert len(permits) == 2
+
+
+async def test_a_call_that_is_told_twice_frees_one_place(subject):
+    """A success, then a failure, then the end of the call are one call."""
+    await subject.trip()
+    subject.rest()
+    await subject.succeed()
+    first = await subject.acquire()
+    for told in ("success", "failure", "abandon"):
+        getattr(first, told)()
+
+    permits = [await subject.acquire() for _ in range(3)]
+
+    assert not subject.breakers.can_try("p/m")
+    assert len(permits) == 3
+
+
+async def test_a_route_that_asks_for_rest_has_it(subject):
+    """It has not failed: its circuit stays closed, and nothing is counted."""
+    subject.breakers.rest("p/m", 8.0)
+
+    assert not subject.breakers.can_try("p/m")
+    assert (await subject.refusal()).retry_after_s == 8.0
+    assert subject.breakers.circuit("p/m") == Circuit(name="p/m", state=CircuitState.CLOSED, wait_s=8.0)
+    subject.clock.advance(8.0)
+    assert await subject.is_closed()
+    assert subject.states == []
+
+
+async def test_a_reset_ends_a_rest(subject):
+    """An operator knows better."""
+    subject.breakers.rest("p/m", 3600.0)
+
+    subject.breakers.reset("p/m")
+
+    assert await subject.is_closed()

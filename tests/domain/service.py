@@ -8,13 +8,15 @@ from domain.admission import Slots
 from domain.answer import CacheStatus
 from domain.breaker import BreakerPolicy
 from domain.caching import Purges, parse_cache_control
+from domain.calls import Calls, Deadlines
 from domain.chat import Caller, ChatRequest, Chunk
-from domain.failover import Deadlines, Failover, RetryPolicy
+from domain.failover import Failover
 from domain.fingerprint import CacheScope
 from domain.generation import Sealed
 from domain.leading import Leaders
 from domain.lifecycle import Ask, Lifecycle, Policy
 from domain.limiting import Rate
+from domain.retrying import RetryPolicy
 from domain.selection import Model, Route
 from domain.sessions import Conversations, SessionBounds
 from domain.spending import Spending
@@ -40,7 +42,9 @@ QUESTION = ChatRequest(model="m", messages=({"role": "user", "content": "?"},))
 class Service:
     """A lifecycle over one model with the routes a and b; `provider` is a's, and plays `scripts`."""
 
-    def __init__(self, *scripts, scope=CacheScope.SHARED, rate=None, tokens_per_minute=0, limit_per_user=0):
+    def __init__(
+        self, *scripts, scope=CacheScope.SHARED, rate=None, tokens_per_minute=0, limit_per_user=0, continues=True
+    ):
         self.loop = asyncio.get_running_loop()
         clock = self.loop.time
         self.provider = ScriptedProvider(*(scripts or (WHOLE,)))
@@ -68,9 +72,15 @@ class Service:
         self.leaders = Leaders(
             log=self.log,
             failover=Failover(
-                providers={"a": self.provider, "b": self.spare},
+                calls=Calls(
+                    providers={"a": self.provider, "b": self.spare},
+                    breakers=self.breakers,
+                    deadlines=Deadlines(first_token_s=64.0, stall_s=64.0),
+                    publish=publish,
+                ),
                 breakers=self.breakers,
-                deadlines=Deadlines(first_token_s=64.0, stall_s=64.0, total_s=256.0),
+                total_s=256.0,
+                continues=continues,
                 retry=RetryPolicy(attempts=1),
                 delays=lambda: iter((1.0,)),
                 publish=publish,

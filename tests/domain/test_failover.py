@@ -6,115 +6,50 @@ import itertools
 import pytest
 
 from domain.breaker import BreakerPolicy
+from domain.calls import Deadlines
 from domain.chat import ChatRequest, Chunk, Usage
 from domain.errors import (
     AllProvidersDown,
     Attempt,
+    ProviderDeferred,
     ProviderMisconfigured,
     ProviderOverloaded,
     ProviderRejected,
     ProviderSaturated,
     ProviderTimeout,
+    ProviderUnauthorized,
     ProviderUnavailable,
     RequestRejected,
     RouteUnfit,
     StreamInterrupted,
     UpstreamTimeout,
 )
-from domain.events import AttemptEnded, CircuitChanged, FailedOver
-from domain.failover import Deadlines, Failover, Progress, RetryPolicy
-from domain.generation import ProviderChange, State
-from domain.selection import Route
-from tests.fakes import ACCEPTED, FakeCircuitBreakers, RememberedEvents, ScriptedProvider
+from domain.events import CircuitChanged, FailedOver
+from domain.generation import State
+from domain.retrying import RetryPolicy
+from tests.domain.failing import ATTEMPTS, BACKOFFS_S, REQUEST, ROUTES, STOP, WHOLE, Subject
+from tests.fakes import ACCEPTED
 from tests.loops import settle
 
 pytestmark = pytest.mark.anyio
 
-REQUEST = ChatRequest(model="m", messages=({"role": "user", "content": "?"},))
-STOP = Chunk(finish_reason="stop")
-WHOLE = (Chunk("x"), STOP)
-ATTEMPTS = 3
-BACKOFFS_S = (0.5, 2.0, 8.0)
-ROUTES = {name: Route(provider=name, model=f"{name}-1", usd_per_mtok_in=1, usd_per_mtok_out=2) for name in "abc"}
-
-
-class Subject:
-    """A failover over the providers a, b, c, … with one script each, and all that can be seen of it."""
-
-    def __init__(self, *scripts, deadlines=None, policy=None):
-        self.events = RememberedEvents()
-        self.loop = asyncio.get_running_loop()
-        self.breakers = FakeCircuitBreakers(
-            policy=policy or BreakerPolicy(failures=10, window=10, open_s=64.0),
-            publish=self.events.publish,
-            clock=self.loop.time,
-        )
-        self.providers = {
-            name: ScriptedProvider(*(script if isinstance(script, list) else [script]))
-            for name, script in zip("abc", scripts, strict=False)
-        }
-        self.slept_s = []
-        self.failover = Failover(
-            providers=self.providers,
-            breakers=self.breakers,
-            deadlines=deadlines or Deadlines(first_token_s=8.0, stall_s=4.0, total_s=256.0),
-            retry=RetryPolicy(attempts=ATTEMPTS, wish_max_s=2.0),
-            delays=lambda: iter(BACKOFFS_S),
-            publish=self.events.publish,
-            sleep=self.sleep,
-        )
-        self.records = []
-        self.progress = Progress(thread_id="t", clock=self.loop.time)
-
-    async def sleep(self, delay_s):
-        self.slept_s.append(delay_s)
-        await asyncio.sleep(delay_s)
-
-    async def write(self, record):
-        self.records.append(record)
-
-    async def answer(self, request=REQUEST):
-        routes = [ROUTES[name] for name in self.providers]
-        await self.failover.answer(request, routes, self.progress, self.write)
-
-    async def failed(self, kind):
-        with pytest.raises(kind) as failed:
-            await self.answer()
-        assert type(failed.value) is kind
-        return failed.value
-
-    @property
-    def calls(self):
-        return {name: len(provider.requests) for name, provider in self.providers.items()}
-
-    @property
-    def changes(self):
-        changes = [record for record in self.records if isinstance(record, ProviderChange)]
-        return [(change.status, change.previous, change.provider, change.reason) for change in changes]
-
-    @property
-    def outcomes(self):
-        return [(event.provider, event.outcome, event.reason) for event in self.events.of(AttemptEnded)]
-
-    @property
-    def is_left(self):
-        return all(provider.open_streams + provider.entering == 0 for provider in self.providers.values())
-
-
 REACTIONS = [  # failure, whether it is retried here, whether the next route is asked, whether the circuit counts it
     (ProviderUnavailable("is down"), True, True, True),
     (ProviderOverloaded("is busy"), True, True, True),
-    (ProviderOverloaded("is busy for 2 s", 2.0), True, True, True),
-    (ProviderOverloaded("is busy for 2.5 s", 2.5), False, True, True),
+    (ProviderDeferred("is busy for 2 s", 2.0), True, True, False),
+    (ProviderDeferred("is busy for 2.5 s", 2.5), False, True, False),
     (ProviderSaturated("has no socket"), True, True, False),
     (ProviderTimeout("is silent"), False, True, True),
-    (ProviderMisconfigured("does not take our key"), False, True, True),
+    (ProviderUnauthorized("does not take our key"), False, True, True),
+    (ProviderMisconfigured("has no such model"), False, True, True),
     (RouteUnfit("has no words for it"), False, True, False),
     (ProviderRejected("finds it too long", 422), False, False, False),
 ]
 OUTCOMES = {
     ProviderUnavailable: "unavailable",
     ProviderOverloaded: "overloaded",
+    ProviderDeferred: "overloaded",
+    ProviderUnauthorized: "unauthorized",
     ProviderSaturated: "saturated",
     ProviderTimeout: "timeout",
     ProviderMisconfigured: "misconfigured",
@@ -225,7 +160,7 @@ async def test_every_route_has_the_waits_from_their_beginning():
 @pytest.mark.parametrize(("wish_s", "slept_s"), [(0.0, [0.0]), (1.0, [1.0]), (2.0, [2.0]), (2.25, []), (3600.0, [])])
 async def test_a_providers_own_wish_is_waited_for_when_it_is_short(wish_s, slept_s):
     """A long wish is a reason to ask the next one."""
-    subject = Subject([(ProviderOverloaded("is busy", wish_s),), WHOLE], WHOLE)
+    subject = Subject([(ProviderDeferred("is busy", wish_s),), WHOLE], WHOLE)
 
     await subject.answer()
 
@@ -238,7 +173,7 @@ async def test_an_open_circuit_costs_no_call_and_no_wait():
     policy = BreakerPolicy(failures=4, window=4, open_s=64.0)
     subject = Subject((ProviderTimeout("is silent"),), WHOLE, WHOLE, policy=policy)
     for _ in range(4):
-        (await subject.breakers.acquire("b")).failure()
+        (await subject.breakers.acquire("b/b-1")).failure()
 
     await subject.answer()
 
@@ -265,7 +200,7 @@ async def test_a_circuit_that_opens_between_two_attempts_ends_them():
 async def test_all_circuits_open_is_all_providers_down():
     """And no timeout, though nobody was asked."""
     subject = Subject(WHOLE, policy=BreakerPolicy(failures=1, window=1, open_s=64.0))
-    (await subject.breakers.acquire("a")).failure()
+    (await subject.breakers.acquire("a/a-1")).failure()
 
     failure = await subject.failed(AllProvidersDown)
 
@@ -471,16 +406,16 @@ async def test_a_cancelled_answer_leaves_the_provider_and_says_nothing_of_it(whe
 async def test_a_cancelled_probe_gives_its_place_to_the_next():
     """A half-open circuit does not wait for a client that is gone."""
     subject = Subject((asyncio.Event(),), policy=BreakerPolicy(failures=1, window=1, open_s=1.0))
-    (await subject.breakers.acquire("a")).failure()
+    (await subject.breakers.acquire("a/a-1")).failure()
     await asyncio.sleep(1.0)
     running = asyncio.create_task(subject.answer())
     await settle()
-    assert not subject.breakers.can_try("a")
+    assert not subject.breakers.can_try("a/a-1")
 
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
-    assert subject.breakers.can_try("a")
+    assert subject.breakers.can_try("a/a-1")
 
 
 @pytest.mark.parametrize("defect", [ZeroDivisionError("in an adapter"), KeyError("in an adapter")])

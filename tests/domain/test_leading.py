@@ -9,9 +9,9 @@ import pytest
 from domain.chat import Caller, Chunk
 from domain.errors import AllProvidersDown, Cancelled, Forbidden, Internal, ProviderRejected, ProviderUnavailable
 from domain.events import AnswerServed, AttemptEnded, DefectFound, GenerationSealed, StageTimed
-from domain.failover import Progress
 from domain.generation import Opened, State
 from domain.leading import Task
+from domain.progress import Progress
 from domain.tracking import Tracker
 from tests.domain.service import ANN, GRACE_S, QUESTION, STOP, Service, read
 from tests.loops import settle
@@ -213,7 +213,7 @@ async def test_stopping_a_stream_that_has_not_begun_seals_it():
 async def test_a_failure_is_sealed_with_its_reasons_and_frees_everything():
     """Every reader gets the same error."""
     service = Service((ProviderUnavailable("is down"),))
-    (await service.breakers.acquire("b")).failure()
+    (await service.breakers.acquire("b/b-1")).failure()
     service.breakers.told.clear()
 
     _, sealed = await service.asked()
@@ -260,7 +260,7 @@ class Canary:
 )
 async def test_a_kept_failure_keeps_no_frame_alive(failure):
     """Ended generations are kept for an hour; their requests' frames are not."""
-    service = Service()
+    service = Service(continues=False)
     canaries = []
 
     class Step(asyncio.Event):

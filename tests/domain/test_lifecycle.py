@@ -443,7 +443,7 @@ async def test_with_every_circuit_open_the_request_is_refused_but_stored_answers
     service = Service()
     await service.asked()
     for name in "ab":
-        (await service.breakers.acquire(name)).failure()
+        (await service.breakers.acquire(f"{name}/{name}-1")).failure()
 
     assert (await service.asked())[0] is L1
     error = await refusal(service, AllProvidersDown, options={"seed": 1})
@@ -455,7 +455,7 @@ async def test_a_request_that_no_route_can_take_gets_its_token_back():
     """It has caused no work."""
     service = Service(rate=ONE_A_MINUTE)
     for name in ("a", "b"):
-        (await service.breakers.acquire(name)).failure()
+        (await service.breakers.acquire(f"{name}/{name}-1")).failure()
 
     for _ in range(2):
         with pytest.raises(AllProvidersDown):

@@ -86,6 +86,7 @@ def operator(service):
         tell=alone,
         breakers=service.breakers,
         providers=["a", "b"],
+        circuits=["a/a-1", "a/a-2", "b/b-1"],
         models=["m"],
         publish=service.events.publish,
         unix_now=service.loop.time,
@@ -105,10 +106,14 @@ async def test_an_operator_purges_only_models_that_there_are():
 async def test_an_operator_sees_and_closes_the_circuits_of_the_catalogue():
     """And no others."""
     service = Service()
-    (await service.breakers.acquire("a")).failure()
+    (await service.breakers.acquire("a/a-1")).failure()
     subject = operator(service)
     assert [(each.provider, each.state.value) for each in subject.circuits()] == [("a", "open"), ("b", "closed")]
 
+    assert {name: each.state.value for name, each in subject.circuits()[0].models.items()} == {
+        "a-1": "open",
+        "a-2": "closed",
+    }
     assert subject.reset("a").wait_s == 0.0
     with pytest.raises(UnknownProvider):
         subject.reset("c")

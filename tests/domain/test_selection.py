@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from domain.breaker import provider_of
 from domain.errors import AllProvidersDown, Attempt
 from domain.selection import Model, Route, Strategy, select_routes
 
@@ -18,7 +19,7 @@ SHUT = [shut for count in range(3) for shut in itertools.combinations("abc", cou
 @pytest.mark.parametrize("preferred", [None, "a", "b", "c"])
 def test_open_circuits_are_left_out_and_the_preferred_provider_leads(preferred, shut):
     """The catalogue's order stands otherwise."""
-    chosen = select_routes(MODEL, preferred, lambda provider: provider not in shut, random.random)
+    chosen = select_routes(MODEL, preferred, lambda circuit: provider_of(circuit) not in shut, random.random)
 
     usable = [route for route in ROUTES if route.provider not in shut]
     first = [route for route in usable if route.provider == preferred]
@@ -29,7 +30,7 @@ def weighted(weights, preferred=None, shut="", dice=random.random):
     """The providers of a model whose routes have `weights` by provider, as they would be asked."""
     routes = tuple(Route(provider=name, model=name, weight=weight) for name, weight in weights.items())
     model = Model(name="m", routes=routes, strategy=Strategy.WEIGHTED)
-    chosen = select_routes(model, preferred, lambda provider: provider not in shut, dice)
+    chosen = select_routes(model, preferred, lambda circuit: provider_of(circuit) not in shut, dice)
     return "".join(route.provider for route in chosen)
 
 

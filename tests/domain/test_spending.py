@@ -115,7 +115,7 @@ async def test_an_answer_that_failed_before_its_first_token_takes_nothing():
 async def test_a_request_that_no_route_can_take_spends_nothing():
     service = Service(rate=Rate(amount=1, per_s=64.0), tokens_per_minute=2000)
     for name in ("a", "b"):
-        (await service.breakers.acquire(name)).failure()
+        (await service.breakers.acquire(f"{name}/{name}-1")).failure()
 
     with pytest.raises(AllProvidersDown):
         await service.ask()

@@ -11,14 +11,18 @@ from aiohttp.client_reqrep import ConnectionKey
 
 from domain.chat import ChatRequest
 from domain.errors import (
+    ContextTooLong,
+    ProviderDeferred,
     ProviderError,
     ProviderMisconfigured,
     ProviderOverloaded,
     ProviderRejected,
     ProviderSaturated,
     ProviderTimeout,
+    ProviderUnauthorized,
     ProviderUnavailable,
 )
+from domain.reactions import reaction_to
 from domain.selection import Route
 from infrastructure.providers.connections import connection_error
 from infrastructure.providers.gemini import GeminiProvider
@@ -31,7 +35,7 @@ ADAPTERS = {"openai": OpenAIProvider, "deepseek": OpenAIProvider, "gemini": Gemi
 REQUEST = ChatRequest(model="m", messages=({"role": "user", "content": "How does a weir work?"},))
 MODEL = "some-model"
 KEY = "sk-test-secret"
-WRONG_KEY = (ProviderMisconfigured, "does not accept our key")
+WRONG_KEY = (ProviderUnauthorized, "does not accept our key")
 NO_QUOTA = (ProviderMisconfigured, "has no quota left for our key")
 FEWER = (ProviderOverloaded, "asks for fewer requests")
 EVERYWHERE = {
@@ -51,7 +55,7 @@ OPENAI = EVERYWHERE | {
     "408": (ProviderTimeout, "answered 408"),
     "409": (ProviderUnavailable, "answered 409"),
     "413": (ProviderRejected, "Request body is too large."),
-    "context_length": (ProviderRejected, "maximum context length"),
+    "context_length": (ContextTooLong, "maximum context length"),
     "content_filter": (ProviderRejected, "safety system"),
     "quota": NO_QUOTA,
 }
@@ -61,7 +65,7 @@ GEMINI = EVERYWHERE | {
     "408": (ProviderTimeout, "answered 408"),
     "409": (ProviderUnavailable, "answered 409"),
     "413": (ProviderRejected, "Request payload size exceeds the limit"),
-    "context_length": (ProviderRejected, "maximum number of tokens"),
+    "context_length": (ContextTooLong, "maximum number of tokens"),
     "quota": FEWER,
 }
 ROWS = [
@@ -120,7 +124,7 @@ async def test_an_overloaded_provider_says_how_long_to_wait(simulator, name, fau
 
     error = await failure(name, simulator.urls[name])
 
-    assert type(error) is ProviderOverloaded
+    assert type(error) is ProviderDeferred
     assert error.retry_after_s == 1.5
 
 
@@ -213,7 +217,7 @@ def test_a_shortage_of_ours_is_not_held_against_the_provider(number):
     told = connection_error(aiohttp.ClientConnectorError(ADDRESS, OSError(number, "")), 5.0)
 
     assert type(told) is ProviderSaturated
-    assert (told.counts, told.can_retry) == (False, True)
+    assert not reaction_to(told).counts
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class Fleet:
             local=PurgatoryCircuitBreakers(policy=POLICY, publish=each.events.publish, clock=self.clock),
             client=each.client,
             events=each.fleet_events,
-            providers=["p"],
+            circuits=["p/m"],
             instance_id=each.name,
             probe_s=60.0,
             clock=self.clock,
@@ -46,10 +46,10 @@ class Fleet:
 
     async def trip(self, number):
         for _ in range(POLICY.failures):
-            (await self.breakers[number].acquire("p")).failure()
+            (await self.breakers[number].acquire("p/m")).failure()
 
     def state(self, number):
-        return self.breakers[number].circuit("p").state
+        return self.breakers[number].circuit("p/m").state
 
     async def everywhere(self, state, within_s=5.0):
         """The circuit is in that state on all instances."""
@@ -58,7 +58,7 @@ class Fleet:
     async def permits(self, number, times):
         """How many of so many who ask at once get a permit."""
         asked = await asyncio.gather(
-            *(self.breakers[number].acquire("p") for _ in range(times)), return_exceptions=True
+            *(self.breakers[number].acquire("p/m") for _ in range(times)), return_exceptions=True
         )
         assert all(isinstance(each, CircuitOpen) for each in asked if isinstance(each, Exception))
         return [each for each in asked if not isinstance(each, Exception)]
@@ -80,9 +80,9 @@ async def test_what_opens_on_one_is_open_on_the_other_within_100_ms(fleet):
     await fleet.everywhere(CircuitState.OPEN)
 
     assert time.perf_counter() - began_s < HEARD_WITHIN_S
-    assert not fleet.breakers[1].can_try("p")
+    assert not fleet.breakers[1].can_try("p/m")
     with pytest.raises(CircuitOpen) as refused:
-        await fleet.breakers[1].acquire("p")
+        await fleet.breakers[1].acquire("p/m")
     assert refused.value.retry_after_s == POLICY.open_s
 
 
@@ -94,13 +94,13 @@ async def test_deciding_costs_no_round_trip_while_closed_and_while_open(fleet, o
         return [line for line in stats.splitlines() if "evalsha" in line or "hmget" in line]
 
     for _ in range(50):
-        (await fleet.breakers[0].acquire("p")).abandon()
+        (await fleet.breakers[0].acquire("p/m")).abandon()
     await fleet.trip(0)
     await fleet.everywhere(CircuitState.OPEN)
     before = commands()
     for _ in range(50):
         with suppress(CircuitOpen):
-            await fleet.breakers[1].acquire("p")
+            await fleet.breakers[1].acquire("p/m")
 
     assert commands() == before
 
@@ -114,7 +114,7 @@ async def test_one_probe_of_a_hundred_goes_through_in_all(fleet):
     got = await asyncio.gather(fleet.permits(0, 50), fleet.permits(1, 50))
 
     assert sum(map(len, got)) == 1
-    assert [breakers.can_try("p") for breakers in fleet.breakers] == [False, False]
+    assert [breakers.can_try("p/m") for breakers in fleet.breakers] == [False, False]
 
 
 @pytest.mark.parametrize("outcome", [("success", CircuitState.CLOSED), ("failure", CircuitState.OPEN)])
@@ -124,13 +124,13 @@ async def test_what_the_probe_tells_is_heard_on_the_other(fleet, outcome):
     await fleet.trip(0)
     await fleet.everywhere(CircuitState.OPEN)
     fleet.clock.advance(POLICY.open_s)
-    permit = await fleet.breakers[1].acquire("p")
+    permit = await fleet.breakers[1].acquire("p/m")
     await fleet.everywhere(CircuitState.HALF_OPEN)
 
     getattr(permit, told)()
 
     await fleet.everywhere(state, HEARD_WITHIN_S)
-    assert fleet.breakers[0].can_try("p") is (state is CircuitState.CLOSED)
+    assert fleet.breakers[0].can_try("p/m") is (state is CircuitState.CLOSED)
 
 
 async def test_an_abandoned_probe_can_be_taken_by_the_other(fleet):
@@ -138,12 +138,12 @@ async def test_an_abandoned_probe_can_be_taken_by_the_other(fleet):
     await fleet.trip(0)
     await fleet.everywhere(CircuitState.OPEN)
     fleet.clock.advance(POLICY.open_s)
-    (await fleet.breakers[0].acquire("p")).abandon()
+    (await fleet.breakers[0].acquire("p/m")).abandon()
     await fleet.instances[0].client.submit("PING")
     await fleet.everywhere(CircuitState.HALF_OPEN)
     fleet.clock.advance(1.0)
 
-    (await fleet.breakers[1].acquire("p")).success()
+    (await fleet.breakers[1].acquire("p/m")).success()
 
     await fleet.everywhere(CircuitState.CLOSED)
 
@@ -153,14 +153,14 @@ async def test_who_gives_up_asking_for_a_probe_does_not_keep_it(fleet):
     await fleet.trip(0)
     await fleet.everywhere(CircuitState.OPEN)
     fleet.clock.advance(POLICY.open_s)
-    asking = asyncio.create_task(fleet.breakers[0].acquire("p"))
+    asking = asyncio.create_task(fleet.breakers[0].acquire("p/m"))
     await asyncio.sleep(0)
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     await fleet.instances[0].client.submit("PING")
     await fleet.instances[0].client.submit("PING")
 
-    (await fleet.breakers[1].acquire("p")).success()
+    (await fleet.breakers[1].acquire("p/m")).success()
 
     await fleet.everywhere(CircuitState.CLOSED)
 
@@ -179,9 +179,9 @@ async def test_what_opens_when_redis_has_nothing_of_the_circuit_any_more_is_hear
     """Its record lapses an hour after it closed; the next opening must not pass for old news."""
     await fleet.trip(0)
     await fleet.everywhere(CircuitState.OPEN)
-    fleet.breakers[1].reset("p")
+    fleet.breakers[1].reset("p/m")
     await fleet.everywhere(CircuitState.CLOSED)
-    await fleet.instances[0].client.submit("DEL", circuit_key("p"))
+    await fleet.instances[0].client.submit("DEL", circuit_key("p/m"))
 
     await fleet.trip(0)
 
@@ -207,7 +207,7 @@ async def test_a_server_that_has_forgotten_its_scripts_is_told_them_again(fleet,
     fleet.clock.advance(POLICY.open_s)
     own_redis.ask("SCRIPT", "FLUSH")
 
-    (await fleet.breakers[1].acquire("p")).success()
+    (await fleet.breakers[1].acquire("p/m")).success()
 
     await fleet.everywhere(CircuitState.CLOSED)
 
@@ -220,7 +220,7 @@ async def test_without_redis_each_decides_for_itself_and_tells_when_it_is_back(f
     await fleet.trip(0)
     assert [fleet.state(0), fleet.state(1)] == [CircuitState.OPEN, CircuitState.CLOSED]
     fleet.clock.advance(POLICY.open_s)
-    probe = await fleet.breakers[0].acquire("p")
+    probe = await fleet.breakers[0].acquire("p/m")
     probe.failure()
 
     own_redis.start()
@@ -233,13 +233,13 @@ async def test_a_reset_on_one_instance_closes_the_circuit_on_all(fleet):
     await fleet.trip(0)
     await fleet.everywhere(CircuitState.OPEN)
 
-    fleet.breakers[1].reset("p")
+    fleet.breakers[1].reset("p/m")
 
     await fleet.everywhere(CircuitState.CLOSED, HEARD_WITHIN_S)
 
 
 @pytest.mark.parametrize(
-    "said", ["circuit", "circuit x i9 open 1 p", "circuit 9 i9 ajar 1 p", "circuit 9 i9 open x p", "?"]
+    "said", ["circuit", "circuit x i9 open 1 p/m", "circuit 9 i9 ajar 1 p/m", "circuit 9 i9 open x p/m", "?"]
 )
 async def test_a_message_that_makes_no_sense_changes_nothing(fleet, said):
     """Nor does it end the listening."""

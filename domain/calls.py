@@ -1,0 +1,175 @@
+"""One call of a provider: let through by its circuit, held to its deadlines, and told to both when it has ended."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from domain.breaker import circuit_name
+from domain.chat import ChatRequest, Chunk
+from domain.errors import CircuitOpen, ProviderError, ProviderTimeout
+from domain.events import AttemptEnded, Publish
+from domain.generation import Record
+from domain.ports import CircuitBreakers, Permit, Provider
+from domain.progress import Progress, Share
+from domain.reactions import reaction_to
+from domain.selection import Route
+from domain.splice import Splice
+
+Write = Callable[[Record], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """How long is waited, in seconds: to connect and for the first token (each attempt), between chunks, in all."""
+
+    connect_s: float = 5.0
+    first_token_s: float = 10.0
+    stall_s: float = 10.0
+    total_s: float = 300.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """What is asked of `route`.
+
+    `splice` joins what comes to what has been sent; None: the answer is asked for from its beginning. `on_first` is
+    awaited before the first chunk is written. `share` is what it has given, once it has begun to.
+    """
+
+    route: Route
+    request: ChatRequest
+    splice: Splice | None = None
+    on_first: Callable[[], Awaitable[None]] | None = None
+    share: Share | None = None
+
+    @property
+    def circuit(self) -> str:
+        """The name of its circuit."""
+        return circuit_name(self.route.provider, self.route.model)
+
+
+class Calls:
+    """Makes calls. `on_first_token` is told of each route's time to its first token, in seconds."""
+
+    def __init__(
+        self,
+        *,
+        providers: Mapping[str, Provider],
+        breakers: CircuitBreakers,
+        deadlines: Deadlines,
+        publish: Publish,
+        on_first_token: Callable[[Route, float], object] = lambda _route, _seconds: None,
+    ) -> None:
+        self._providers = providers
+        self._breakers = breakers
+        self._deadlines = deadlines
+        self._publish = publish
+        self._on_first_token = on_first_token
+
+    async def make(self, call: Call, progress: Progress, write: Write) -> None:
+        """The answer, or the rest of it, has been written; what is our own doing says nothing of the provider.
+
+        Raises:
+            CircuitOpen: it was not made.
+            ProviderError: it failed, before its first chunk or after.
+        """
+        outcome, reason = "cancelled", None
+        try:
+            permit = await self._breakers.acquire(call.circuit)
+        except CircuitOpen as failure:
+            progress.failed(call.route, failure)
+            raise
+        try:
+            await self._stream(call, progress, write, permit)
+            outcome = "ok"
+        except ProviderError as failure:
+            outcome, reason = reaction_to(failure).outcome, failure.reason
+            if reaction_to(failure).counts:
+                permit.failure()
+            progress.failed(call.route, failure)
+            raise
+        except Exception:
+            outcome, reason = "defect", "a defect of ours"
+            raise
+        finally:
+            permit.abandon()
+            self._publish(
+                AttemptEnded(
+                    thread_id=progress.thread_id,
+                    provider=call.route.provider,
+                    model=call.route.model,
+                    outcome=outcome,
+                    reason=reason,
+                )
+            )
+
+    async def _stream(self, call: Call, progress: Progress, write: Write, permit: Permit) -> None:
+        """Write the chunks, each in time: the first within its deadline, the rest without a stall.
+
+        Once it has said that the answer is whole, its usage and end mark are not needed for a good end.
+        """
+        try:
+            async with asyncio.timeout(self._deadlines.first_token_s) as limit:
+                async with self._providers[call.route.provider].open(call.route, call.request) as chunks:
+                    timely = self._timely(call, chunks, progress, permit, limit)
+                    if call.splice is None:
+                        async for chunk in timely:
+                            progress.came(chunk)
+                            await write(chunk)
+                    else:
+                        await _write_rest(call.splice, timely, progress, write)
+        except (TimeoutError, ProviderError) as failure:
+            if len(progress.finished) >= call.request.choice_count:
+                return
+            if isinstance(failure, TimeoutError):
+                raise ProviderTimeout(self._too_late(call)) from None
+            raise
+
+    async def _timely(
+        self, call: Call, chunks: AsyncIterator[Chunk], progress: Progress, permit: Permit, limit: asyncio.Timeout
+    ) -> AsyncIterator[Chunk]:
+        """Those of `chunks` that are part of the answer; each puts off `limit`."""
+        loop, stall_s = asyncio.get_running_loop(), self._deadlines.stall_s
+        began_s, share = loop.time(), Share(route=call.route)
+        async for chunk in chunks:
+            share.usage = chunk.usage or share.usage
+            if not chunk.is_answer:
+                continue
+            if call.share is None:
+                permit.success()
+                self._on_first_token(call.route, loop.time() - began_s)
+                if call.on_first is not None:
+                    await call.on_first()
+                call.share = share
+                progress.shares.append(share)
+            limit.reschedule(loop.time() + stall_s)
+            share.char_count += len(chunk.content)
+            yield chunk
+
+    def _too_late(self, call: Call) -> str:
+        if call.share is not None:
+            return f"sent nothing for {self._deadlines.stall_s:g} s"
+        return f"sent no first token within {self._deadlines.first_token_s:g} s"
+
+
+async def _write_rest(splice: Splice, chunks: AsyncIterator[Chunk], progress: Progress, write: Write) -> None:
+    """Write what of `chunks` has not been sent, and nothing but text: what stands beside it is of another beginning.
+
+    Raises:
+        Unaligned: it cannot be told what has not been sent.
+    """
+    async for chunk in chunks:
+        for new in _joined(splice, chunk):
+            progress.came(new)
+            await write(new)
+    if not progress.finished and (rest := splice.finish()):
+        progress.came(Chunk(rest))
+        await write(Chunk(rest))
+
+
+def _joined(splice: Splice, chunk: Chunk) -> Iterator[Chunk]:
+    new = splice.push(chunk.content) if chunk.content else ""
+    if chunk.finish_reason:
+        new += splice.finish()
+    if new or chunk.finish_reason:
+        yield replace(chunk, content=new, delta=None, choice=None)

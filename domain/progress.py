@@ -1,0 +1,138 @@
+"""What has come of one answer so far, whoever has given it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from domain.chat import WHOLE_REASONS, Chunk, Usage
+from domain.errors import (
+    AllProvidersDown,
+    AnswerFailed,
+    Attempt,
+    CircuitOpen,
+    ProviderError,
+    ProviderTimeout,
+    StreamInterrupted,
+    UpstreamTimeout,
+)
+from domain.generation import Generation, Sealed, State
+from domain.selection import Route
+
+
+@dataclass(slots=True, kw_only=True)
+class Share:
+    """What one call has given of the answer: its usage as the provider told it (None: it has not), and its text."""
+
+    route: Route
+    usage: Usage | None = None
+    char_count: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """The answer so far; `finished` are the choices that nothing is missing of.
+
+    `chunks` are those of the log, an earlier leader's too; `shares` are of the calls that were made here.
+    `clock`, `began_s` and `first_chunk_s` are in monotonic seconds.
+    """
+
+    thread_id: str
+    clock: Callable[[], float]
+    lost_provider: str = ""
+    began_s: float = field(init=False)
+    route: Route | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    only_timeouts: bool = True
+    retry_after_s: float | None = None
+    chunks: list[Chunk] = field(default_factory=list)
+    shares: list[Share] = field(default_factory=list)
+    finished: frozenset[int] = frozenset()
+    first_chunk_s: float | None = None
+    finish_reason: str | None = None
+    """Of several choices' reasons the last, but one of a filter stands."""
+
+    def __post_init__(self) -> None:
+        self.began_s = self.clock()
+
+    def resume(self, generation: Generation) -> None:
+        """Count what an earlier leader has written, and remember whom it was asking when it was lost."""
+        self.lost_provider = generation.provider
+        for record in generation.records:
+            if isinstance(record, Chunk):
+                self.came(record)
+
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks the answer has."""
+        return len(self.chunks)
+
+    @property
+    def text(self) -> str:
+        """What has been said."""
+        return "".join([chunk.content for chunk in self.chunks])
+
+    def came(self, chunk: Chunk) -> None:
+        """Count `chunk`, which is part of the answer."""
+        self.chunks.append(chunk)
+        if chunk.content and self.finished:
+            self.finished -= {chunk.index}
+        if chunk.finish_reason:
+            self.finished |= {chunk.index}
+            if self.finish_reason is None or self.finish_reason in WHOLE_REASONS:
+                self.finish_reason = chunk.finish_reason
+        if self.first_chunk_s is None:
+            self.first_chunk_s = self.clock()
+
+    def sealed(self, state: State, failure: AnswerFailed | None = None) -> Sealed:
+        """The record that ends the generation in `state`."""
+        route = self.route
+        return Sealed(
+            state=state,
+            provider=route.provider if route else None,
+            model=route.model if route else None,
+            finish_reason=self.finish_reason,
+            usage=self._usage(),
+            cost_usd=self._cost_usd(),
+            chunk_count=self.chunk_count,
+            ttft_s=None if self.first_chunk_s is None else self.first_chunk_s - self.began_s,
+            duration_s=self.clock() - self.began_s,
+            failure=failure,
+        )
+
+    def failed(self, route: Route, failure: ProviderError | CircuitOpen) -> None:
+        """Remember why `route` did not answer, and how soon it may."""
+        self.attempts.append(Attempt(route.provider, route.model, failure.reason))
+        self.only_timeouts = self.only_timeouts and isinstance(failure, ProviderTimeout)
+        if failure.retry_after_s is not None:
+            self.retry_after_s = min(failure.retry_after_s, self.retry_after_s or failure.retry_after_s)
+
+    def out_of_routes(self) -> AnswerFailed:
+        """The error for a client when no route is left."""
+        attempts = tuple(self.attempts)
+        if self.chunks:
+            return StreamInterrupted(self._interruption(), attempts)
+        if self.only_timeouts:
+            return UpstreamTimeout(attempts)
+        return AllProvidersDown(attempts, self.retry_after_s)
+
+    def _interruption(self) -> str:
+        if not self.attempts:
+            return "The instance that was producing the answer was lost, and nobody could go on."
+        last = self.attempts[-1]
+        return f"{last.provider} {last.reason} after {self.chunk_count} chunks."
+
+    def _usage(self) -> Usage | None:
+        """What all calls together have used, as far as it was told."""
+        told = [share.usage for share in self.shares if share.usage]
+        if len(told) <= 1:
+            return told[0] if told else None
+        return Usage(
+            prompt_tokens=sum(usage.prompt_tokens for usage in told),
+            completion_tokens=sum(usage.completion_tokens for usage in told),
+            total_tokens=sum(usage.total_tokens for usage in told),
+        )
+
+    def _cost_usd(self) -> float | None:
+        """What all calls together cost, each by its own route's prices, as far as their usage was told."""
+        told = [(share.route, share.usage) for share in self.shares if share.usage]
+        costs = [route.cost_usd(usage.prompt_tokens, usage.completion_tokens) for route, usage in told]
+        return sum(costs) if costs else None
