@@ -39,6 +39,7 @@ async def caller_of(request: Request[Any, Any, Any]) -> Caller:
 
 async def asker_or_operator(request: Request[Any, Any, Any], key: OperatorKey | None) -> Caller:
     """The operator, if the operator's key is given; else who asks."""
+    _refuse_in_query(request.scope)
     return OPERATOR if _has_key(request, key) else await caller_of(request)
 
 
