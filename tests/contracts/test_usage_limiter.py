@@ -172,6 +172,16 @@ async def test_who_has_no_limit_reserves_nothing(limiter, caller):
     assert limiter.quota(caller) is None
 
 
+async def test_a_users_keys_of_different_limits_do_not_use_each_others_tokens(limiter):
+    large, small = (Caller(user="ann", tier="standard", tokens_per_minute=each) for each in (5000, 100))
+    reservation = await limiter.reserve(large, use(4000))
+    await limiter.reserve(small, use(100))
+    await settled(limiter, reservation, use(1000))
+
+    await limiter.reserve(large, use(4000))
+    await refused(limiter, small, use(100))
+
+
 async def test_users_do_not_use_each_others(limiter):
     await limiter.reserve(ANN, use(6000))
 
