@@ -64,7 +64,7 @@ class MemoryUsageLimiter:
             usd = min(use.usd, budget)
             if known.usd >= budget or known.usd + usd > budget:
                 _put_back(bucket, tokens)
-                raise RateLimited.of_budget(budget, use.usd, (known.day + 1) * DAY_S - self._unix_now())
+                raise RateLimited.of_budget(budget - known.usd, use.usd, (known.day + 1) * DAY_S - self._unix_now())
             use = Use(tokens=tokens, usd=usd)
         known.usd += use.usd
         taken = Use(tokens=tokens, usd=use.usd)

@@ -111,7 +111,9 @@ class RedisRateLimiter:
         rate = caller.rate or self._rates.get(caller.tier)
         if rate is None:
             return None
-        held = self._held.get(_name(caller.user, rate)) or Lease(rate)
+        held = self._held.get(_name(caller.user, rate))
+        if held is None:
+            return Quota(policy=caller.tier, rate=rate, remaining=rate.amount, reset_s=0.0)
         return held.quota(caller.tier, self._clock())
 
     async def _wait(self, held: _Held) -> float:

@@ -145,7 +145,8 @@ class RedisUsageLimiter:
             quota = tokens_quota(bucket, caller.tier, self._clock())
             raise RateLimited.of_tokens(quota, use.tokens, wait_us / 1_000_000)
         if reason == b"budget" and limits.budget_usd_per_day is not None:
-            raise RateLimited.of_budget(limits.budget_usd_per_day, use.usd, wait_us / 1_000_000)
+            left_usd = limits.budget_usd_per_day - float(usd)
+            raise RateLimited.of_budget(left_usd, use.usd, wait_us / 1_000_000)
 
     def _know(self, user: str, limits: UsageLimits, tokens: float, usd: float) -> _Told:
         amount = limits.tokens_per_minute
