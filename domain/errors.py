@@ -197,12 +197,17 @@ class RateLimited(RequestRefused):
         return cls(f"{allowed} and {wait}", retry_after_s, quota)
 
     @classmethod
-    def of_budget(cls, budget_usd: float, needed_usd: float, retry_after_s: float) -> "RateLimited":
+    def of_budget(cls, left_usd: float, needed_usd: float, retry_after_s: float) -> "RateLimited":
         """What is left of the day's budget is less than this request may cost."""
-        spent = (
-            f"The day's budget of {budget_usd:g} USD does not cover this request, which may cost {needed_usd:.2g} USD"
+        left = (
+            f"{_dollars(left_usd)} USD are left of the day's budget, and this request may cost {_dollars(needed_usd)}"
         )
-        return cls(f"{spent}; a new day begins at midnight UTC, in {_rounded_up(retry_after_s)} s.", retry_after_s)
+        return cls(f"{left}; a new day begins at midnight UTC, in {_rounded_up(retry_after_s)} s.", retry_after_s)
+
+
+def _dollars(amount_usd: float) -> str:
+    """In words, to a hundredth of a cent."""
+    return f"{max(0.0, amount_usd):.4f}"
 
 
 def _rounded_up(wait_s: float) -> str:

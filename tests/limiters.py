@@ -44,8 +44,9 @@ class RedisLimiter:
     async def advance(self, by_s):
         """So much time has passed, here and for every bucket that is known here."""
         self.clock.advance(by_s)
-        for user in self.limiter._held:
-            await self.client.submit_script(_AGE, (bucket_key(user),), int(by_s * 1_000_000))
+        for held in self.limiter._held.values():
+            key = bucket_key(held.name[0], held.rate)
+            await self.client.submit_script(_AGE, (key,), int(by_s * 1_000_000))
 
     async def told(self):
         """Nothing is being asked any more."""

@@ -14,7 +14,7 @@ MAX_BUCKETS = 100_000
 
 
 class MemoryRateLimiter:
-    """A bucket for each user, at its key's own rate or that of its tier; a tier without a rate has no limit."""
+    """A bucket for each user and rate, its key's own or that of its tier; a tier without a rate has no limit."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class MemoryRateLimiter:
         self._publish = publish
         self._clock = clock
         self._max_buckets = max_buckets
-        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._buckets: OrderedDict[tuple[str, int, float], TokenBucket] = OrderedDict()
 
     async def spend(self, caller: Caller) -> None:
         """Take one token.
@@ -48,7 +48,8 @@ class MemoryRateLimiter:
 
     def refund(self, caller: Caller) -> None:
         """Give back a token whose work was not needed."""
-        bucket = self._buckets.get(caller.user)
+        rate = self._rate(caller)
+        bucket = self._buckets.get(_name(caller.user, rate)) if rate else None
         if bucket is not None:
             bucket.refund()
 
@@ -57,7 +58,7 @@ class MemoryRateLimiter:
         rate = self._rate(caller)
         if rate is None:
             return None
-        bucket = self._buckets.get(caller.user)
+        bucket = self._buckets.get(_name(caller.user, rate))
         if bucket is None:
             return Quota(policy=caller.tier, rate=rate, remaining=rate.amount, reset_s=0.0)
         return bucket.quota(caller.tier, self._clock())
@@ -66,17 +67,22 @@ class MemoryRateLimiter:
         return caller.rate or self._rates.get(caller.tier)
 
     def _bucket(self, user: str, rate: Rate, now_s: float) -> TokenBucket:
-        bucket = self._buckets.get(user)
+        name = _name(user, rate)
+        bucket = self._buckets.get(name)
         if bucket is None:
             self._make_room(now_s)
-            bucket = self._buckets[user] = TokenBucket(rate, rate.amount, now_s)
+            bucket = self._buckets[name] = TokenBucket(rate, rate.amount, now_s)
         else:
-            self._buckets.move_to_end(user)
-            bucket.rate = rate
+            self._buckets.move_to_end(name)
         return bucket
 
     def _make_room(self, now_s: float) -> None:
         """A bucket that is full again is as good as none; to look at two for each new one is enough."""
-        for user, oldest in list(islice(self._buckets.items(), 2)):
+        for name, oldest in list(islice(self._buckets.items(), 2)):
             if len(self._buckets) >= self._max_buckets or oldest.is_full(now_s):
-                del self._buckets[user]
+                del self._buckets[name]
+
+
+def _name(user: str, rate: Rate) -> tuple[str, int, float]:
+    """Users' keys may have rates of their own: what one allows is not another's to spend."""
+    return (user, rate.amount, rate.per_s)

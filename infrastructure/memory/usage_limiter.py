@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from domain.chat import Caller
@@ -17,11 +17,11 @@ DAY_S = 86_400.0
 
 @dataclass(slots=True)
 class _Used:
-    """What a user has left of a minute's tokens, and has spent on `day` (days since 1970, UTC)."""
+    """What a user has left of a minute's tokens, of each limit, and has spent on `day` (days since 1970, UTC)."""
 
-    bucket: TokenBucket | None
     day: int
     usd: float = 0.0
+    buckets: dict[int | None, TokenBucket] = field(default_factory=dict)
 
 
 class MemoryUsageLimiter:
@@ -55,15 +55,16 @@ class MemoryUsageLimiter:
 
     def reserve_within(self, caller: Caller, limits: UsageLimits, use: Use) -> Reservation:
         """As `reserve`, within this process's share of `limits`."""
-        now_s, known = self._clock(), self._of(caller.user, limits)
-        tokens = _spend_tokens(known.bucket, use.tokens, caller.tier, now_s)
+        now_s, known = self._clock(), self._of(caller.user)
+        bucket = self._bucket(known, limits)
+        tokens = _spend_tokens(bucket, use.tokens, caller.tier, now_s)
         budget = limits.budget_usd_per_day
         if budget is not None:
             budget /= self._share()
             usd = min(use.usd, budget)
             if known.usd >= budget or known.usd + usd > budget:
-                _put_back(known.bucket, tokens)
-                raise RateLimited.of_budget(budget, use.usd, (known.day + 1) * DAY_S - self._unix_now())
+                _put_back(bucket, tokens)
+                raise RateLimited.of_budget(budget - known.usd, use.usd, (known.day + 1) * DAY_S - self._unix_now())
             use = Use(tokens=tokens, usd=usd)
         known.usd += use.usd
         taken = Use(tokens=tokens, usd=use.usd)
@@ -73,7 +74,7 @@ class MemoryUsageLimiter:
         """The reservation has become `use`."""
         known = self._users.get(reservation.user)
         if known is not None:
-            _put_back(known.bucket, reservation.use.tokens - use.tokens)
+            _put_back(self._bucket(known, reservation.limits), reservation.use.tokens - use.tokens)
             known.usd += use.usd - reservation.use.usd
 
     def quota(self, caller: Caller) -> Quota | None:
@@ -82,32 +83,32 @@ class MemoryUsageLimiter:
         if limits is None or limits.tokens_per_minute is None:
             return None
         known = self._users.get(caller.user)
-        bucket = known.bucket if known else None
+        bucket = known.buckets.get(limits.tokens_per_minute) if known else None
         return tokens_quota(bucket or self._full(limits.tokens_per_minute), caller.tier, self._clock())
 
-    def _of(self, user: str, limits: UsageLimits) -> _Used:
+    def _of(self, user: str) -> _Used:
         day, known = int(self._unix_now() // DAY_S), self._users.get(user)
         if known is None:
-            known = self._users[user] = _Used(None, day)
+            known = self._users[user] = _Used(day)
             if len(self._users) > self._max_users:
                 self._users.popitem(last=False)
         self._users.move_to_end(user)
         if known.day != day:
             known.day, known.usd = day, 0.0
-        if limits.tokens_per_minute is None:
-            known.bucket = None
-        elif known.bucket is None:
-            known.bucket = self._full(limits.tokens_per_minute)
-        else:
-            known.bucket.rate = self._rate(limits.tokens_per_minute)
         return known
 
-    def _full(self, tokens_per_minute: int) -> TokenBucket:
-        rate = self._rate(tokens_per_minute)
-        return TokenBucket(rate, rate.amount, self._clock())
+    def _bucket(self, known: _Used, limits: UsageLimits) -> TokenBucket | None:
+        limit = limits.tokens_per_minute
+        if limit is None:
+            return None
+        full = self._full(limit)
+        bucket = known.buckets.setdefault(limit, full)
+        bucket.rate = full.rate
+        return bucket
 
-    def _rate(self, tokens_per_minute: int) -> Rate:
-        return Rate(amount=max(1, tokens_per_minute // self._share()), per_s=60.0)
+    def _full(self, tokens_per_minute: int) -> TokenBucket:
+        rate = Rate(amount=max(1, tokens_per_minute // self._share()), per_s=60.0)
+        return TokenBucket(rate, rate.amount, self._clock())
 
 
 def _spend_tokens(bucket: TokenBucket | None, tokens: int, tier: str, now_s: float) -> int:

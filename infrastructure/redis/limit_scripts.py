@@ -79,7 +79,8 @@ one that comes late does nothing. Tokens come back up to what is not out; those 
 RESERVE_PART = """
 local key, id = KEYS[1], 'r:' .. ARGV[1]
 local limit, need, budget, cost = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local stored = redis.call('HMGET', key, 'tokens', 'at', 'day', 'usd', id)
+local tokens_field, at_field = 'tokens:' .. ARGV[2], 'at:' .. ARGV[2]
+local stored = redis.call('HMGET', key, tokens_field, at_field, 'day', 'usd', id)
 local day = math.floor(now / 86400000000)
 local is_today = stored[3] and tonumber(stored[3]) == day
 local tokens, usd = limit, is_today and tonumber(stored[4]) or 0
@@ -97,9 +98,13 @@ if budget >= 0 and (usd >= budget or usd + cost > budget + 0.000000001) then
     return answer('budget', (day + 1) * 86400000000 - now)
 end
 tokens, usd = tokens - need, usd + cost
-if not is_today then redis.call('DEL', key) end
-redis.call('HSET', key, 'tokens', string.format('%.17g', tokens), 'at', string.format('%.0f', now),
-    'day', day, 'usd', string.format('%.17g', usd), id, ARGV[3] .. ' ' .. ARGV[5])
+if not is_today then
+    for _, field in ipairs(redis.call('HKEYS', key)) do
+        if string.sub(field, 1, 2) == 'r:' then redis.call('HDEL', key, field) end
+    end
+end
+redis.call('HSET', key, tokens_field, string.format('%.17g', tokens), at_field, string.format('%.0f', now),
+    'day', day, 'usd', string.format('%.17g', usd), id, ARGV[3] .. ' ' .. ARGV[5] .. ' ' .. ARGV[2])
 redis.call('PEXPIRE', key, 172800000)
 return answer('', 0)
 """
@@ -108,8 +113,8 @@ RESERVE = Script(SERVER_TIME + RESERVE_PART)
 """KEYS usage; ARGV id, tokens a minute (0: no limit), tokens needed, budget of the day (-1: none), cost: what forbids
 it (nothing, tokens, budget), tokens left, USD spent today, microseconds to wait.
 
-What needs no tokens is not forbidden for want of them. The hash has `tokens` that were there `at`, `usd` spent on `day`
-(days since 1970, UTC), and each reservation by id.
+What needs no tokens is not forbidden for want of them. The hash has, for each limit, the tokens
+that were there at a time, `usd` spent on `day` (days since 1970, UTC), and each reservation by id, of the day's.
 """
 
 SETTLE_PART = """
@@ -117,8 +122,8 @@ local key, id = KEYS[1], 'r:' .. ARGV[1]
 local reserved = redis.call('HGET', key, id)
 if not reserved then return 0 end
 redis.call('HDEL', key, id)
-local need, cost = string.match(reserved, '(%S+) (%S+)')
-redis.call('HINCRBYFLOAT', key, 'tokens', string.format('%.17g', need - ARGV[2]))
+local need, cost, limit = string.match(reserved, '(%S+) (%S+) (%S+)')
+redis.call('HINCRBYFLOAT', key, 'tokens:' .. limit, string.format('%.17g', need - ARGV[2]))
 redis.call('HINCRBYFLOAT', key, 'usd', string.format('%.17g', ARGV[3] - cost))
 return 1
 """

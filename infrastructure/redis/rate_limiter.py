@@ -25,20 +25,24 @@ _LEASE_US = int(LEASE_S * 1_000_000)
 _LOCAL, _REDIS = RateChecked(path="local"), RateChecked(path="redis")
 
 
+_Name = tuple[str, int, float]
+"""A bucket's: whose, and its rate."""
+
+
 class _Held(Lease):
     """A lease, and what is under way for it."""
 
-    __slots__ = ("asking", "look", "user")
+    __slots__ = ("asking", "look", "name")
 
-    def __init__(self, user: str, rate: Rate) -> None:
+    def __init__(self, name: _Name, rate: Rate) -> None:
         super().__init__(rate)
-        self.user = user
+        self.name = name
         self.asking: asyncio.Future[Any] | None = None
         self.look: asyncio.TimerHandle | None = None
 
 
 class RedisRateLimiter:
-    """A bucket for each user, at its key's own rate or that of its tier; a tier without a rate has no limit."""
+    """A bucket for each user and rate, its key's own or that of its tier; a tier without a rate has no limit."""
 
     def __init__(
         self,
@@ -59,7 +63,7 @@ class RedisRateLimiter:
         self._clock = clock
         self._max_held = max_held
         self._numbers = count(1)
-        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._held: OrderedDict[_Name, _Held] = OrderedDict()
         client.on_return.append(self._tell_what_is_owed)
 
     def start(self) -> None:
@@ -96,7 +100,8 @@ class RedisRateLimiter:
 
     def refund(self, caller: Caller) -> None:
         """Give back a token whose work was not needed."""
-        held = self._held.get(caller.user)
+        rate = caller.rate or self._rates.get(caller.tier)
+        held = self._held.get(_name(caller.user, rate)) if rate else None
         if held is not None:
             held.refund(self._clock())
             self._look_later(held)
@@ -106,7 +111,9 @@ class RedisRateLimiter:
         rate = caller.rate or self._rates.get(caller.tier)
         if rate is None:
             return None
-        held = self._held.get(caller.user) or Lease(rate)
+        held = self._held.get(_name(caller.user, rate))
+        if held is None:
+            return Quota(policy=caller.tier, rate=rate, remaining=rate.amount, reset_s=0.0)
         return held.quota(caller.tier, self._clock())
 
     async def _wait(self, held: _Held) -> float:
@@ -126,20 +133,20 @@ class RedisRateLimiter:
         return wait_s
 
     def _of(self, user: str, rate: Rate, now_s: float) -> _Held:
-        held = self._held.get(user)
+        name = _name(user, rate)
+        held = self._held.get(name)
         if held is None:
             self._make_room(now_s)
-            held = self._held[user] = _Held(user, rate)
+            held = self._held[name] = _Held(name, rate)
         else:
-            self._held.move_to_end(user)
-            held.rate = rate
+            self._held.move_to_end(name)
         return held
 
     def _make_room(self, now_s: float) -> None:
         """Those who asked longest ago are forgotten once they are idle; to look at two for each new one is enough."""
         for oldest in list(islice(self._held.values(), 2)):
             if len(self._held) >= self._max_held or oldest.is_idle(now_s):
-                del self._held[oldest.user]
+                del self._held[oldest.name]
                 self._let_go(oldest)
 
     def _let_go(self, held: _Held) -> asyncio.Future[Any] | None:
@@ -153,7 +160,7 @@ class RedisRateLimiter:
         ask = held.ask(self._clock(), self._instance_count())
         rate, number = held.rate, next(self._numbers)
         what = (ask.spend, ask.want, ask.held, ask.give, ask.owed)
-        keys, per_us = (bucket_key(held.user),), int(rate.per_s * 1_000_000)
+        keys, per_us = (bucket_key(held.name[0], rate),), int(rate.per_s * 1_000_000)
         asking = self._client.submit_script(
             EXCHANGE, keys, self._instance_id, number, rate.amount, per_us, _LEASE_US, *what
         )
@@ -178,7 +185,7 @@ class RedisRateLimiter:
 
     def _look(self, held: _Held) -> None:
         held.look = None
-        if held.has_to_ask and held.asking is None and self._held.get(held.user) is held:
+        if held.has_to_ask and held.asking is None and self._held.get(held.name) is held:
             self._ask(held)
 
     def _tell_what_is_owed(self) -> None:
@@ -187,6 +194,10 @@ class RedisRateLimiter:
                 self._ask(held)
 
 
-def bucket_key(user: str) -> str:
-    """Hash: a user's bucket, see EXCHANGE."""
-    return f"weir:bucket:{{{user}}}"
+def _name(user: str, rate: Rate) -> _Name:
+    return (user, rate.amount, rate.per_s)
+
+
+def bucket_key(user: str, rate: Rate) -> str:
+    """Hash: a user's bucket of that rate, see EXCHANGE."""
+    return f"weir:bucket:{{{user}}}:{rate.amount}/{rate.per_s:g}"

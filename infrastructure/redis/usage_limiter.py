@@ -44,7 +44,7 @@ class RedisUsageLimiter:
         self._new_id = new_id
         self._clock = clock
         self._unix_now = unix_now
-        self._told: OrderedDict[str, _Told] = OrderedDict()
+        self._told: OrderedDict[tuple[str, int | None], _Told] = OrderedDict()
         self._uncharged: deque[Reservation] = deque(maxlen=MAX_USERS)
         self._unsettled: deque[tuple[Reservation, Use]] = deque(maxlen=MAX_USERS)
         client.on_return.append(self._catch_up)
@@ -61,6 +61,9 @@ class RedisUsageLimiter:
         reservation = Reservation(user=caller.user, id=self._new_id(), use=_within(limits, use), limits=limits)
         try:
             answer = await self._ask(reservation)
+        except asyncio.CancelledError:
+            self._settle(reservation, NOTHING)
+            raise
         except NO_ANSWER:
             self._unsettled.append((reservation, NOTHING))
             return self._own.reserve_within(caller, self._left_of(caller.user, limits), use)
@@ -74,7 +77,7 @@ class RedisUsageLimiter:
             if use.usd:
                 self._charge(replace(reservation, id=self._new_id(), use=Use(tokens=0, usd=use.usd)))
             return
-        known = self._told.get(reservation.user)
+        known = self._told.get((reservation.user, reservation.limits.tokens_per_minute))
         if known is not None and known.bucket is not None:
             known.bucket.refund(reservation.use.tokens - use.tokens)
         self._settle(reservation, use)
@@ -85,7 +88,7 @@ class RedisUsageLimiter:
         if limits is None or limits.tokens_per_minute is None:
             return None
         amount, now_s = limits.tokens_per_minute, self._clock()
-        known = self._told.get(caller.user)
+        known = self._told.get((caller.user, amount))
         bucket = known.bucket if known else None
         return tokens_quota(bucket or _bucket(amount, amount, now_s), caller.tier, now_s)
 
@@ -125,7 +128,7 @@ class RedisUsageLimiter:
 
     def _left_of(self, user: str, limits: UsageLimits) -> UsageLimits:
         """The limits, without what was spent of today's budget when Redis was last asked."""
-        known, budget = self._told.get(user), limits.budget_usd_per_day
+        known, budget = self._told.get((user, limits.tokens_per_minute)), limits.budget_usd_per_day
         if known is None or budget is None or known.day != self._unix_now() // DAY_S:
             return limits
         return replace(limits, budget_usd_per_day=max(0.0, budget - known.usd))
@@ -142,13 +145,14 @@ class RedisUsageLimiter:
             quota = tokens_quota(bucket, caller.tier, self._clock())
             raise RateLimited.of_tokens(quota, use.tokens, wait_us / 1_000_000)
         if reason == b"budget" and limits.budget_usd_per_day is not None:
-            raise RateLimited.of_budget(limits.budget_usd_per_day, use.usd, wait_us / 1_000_000)
+            left_usd = limits.budget_usd_per_day - float(usd)
+            raise RateLimited.of_budget(left_usd, use.usd, wait_us / 1_000_000)
 
     def _know(self, user: str, limits: UsageLimits, tokens: float, usd: float) -> _Told:
         amount = limits.tokens_per_minute
         bucket = None if amount is None else _bucket(amount, tokens, self._clock())
-        known = self._told[user] = _Told(bucket, usd, int(self._unix_now() // DAY_S))
-        self._told.move_to_end(user)
+        known = self._told[user, amount] = _Told(bucket, usd, int(self._unix_now() // DAY_S))
+        self._told.move_to_end((user, amount))
         if len(self._told) > MAX_USERS:
             self._told.popitem(last=False)
         return known

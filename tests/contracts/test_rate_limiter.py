@@ -136,6 +136,15 @@ async def test_a_key_may_have_a_rate_of_its_own(subject):
     assert subject.limiter.quota(one).rate.amount == 1
 
 
+async def test_a_users_keys_of_different_rates_do_not_spend_each_others_tokens(subject):
+    """A small one would empty a large one's bucket, and a large one fill a small one's."""
+    large, small = (Caller(user="ann", tier="x", rate=Rate(amount=each, per_s=4096.0)) for each in (6, 2))
+    assert await waits_s(subject, 3, large) == [0.0] * 3
+
+    assert await waits_s(subject, 3, small) == [0.0, 0.0, soon(2048.0)]
+    assert await waits_s(subject, 4, large) == [0.0, 0.0, 0.0, soon(4096.0 / 6)]
+
+
 async def test_a_tier_without_a_rate_has_no_limit(subject):
     """Nor is anything counted, checked or given back for it."""
     free = Caller(user="free", tier="unlimited")

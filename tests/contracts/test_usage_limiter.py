@@ -133,7 +133,7 @@ async def test_a_budget_is_for_a_day(limiter):
     reservation = await limiter.reserve(RICH, use(usd=0.7))
     error = await refused(limiter, RICH, use(usd=0.4))
     assert 0 < error.retry_after_s <= DAY_S
-    assert "budget of 1 USD" in str(error)
+    assert str(error).startswith("0.3000 USD are left of the day's budget, and this request may cost 0.4000; ")
     assert "midnight UTC" in str(error)
 
     await settled(limiter, reservation, use(usd=0.5))
@@ -172,6 +172,16 @@ async def test_who_has_no_limit_reserves_nothing(limiter, caller):
     assert limiter.quota(caller) is None
 
 
+async def test_a_users_keys_of_different_limits_do_not_use_each_others_tokens(limiter):
+    large, small = (Caller(user="ann", tier="standard", tokens_per_minute=each) for each in (5000, 100))
+    reservation = await limiter.reserve(large, use(4000))
+    await limiter.reserve(small, use(100))
+    await settled(limiter, reservation, use(1000))
+
+    await limiter.reserve(large, use(4000))
+    await refused(limiter, small, use(100))
+
+
 async def test_users_do_not_use_each_others(limiter):
     await limiter.reserve(ANN, use(6000))
 
@@ -188,7 +198,7 @@ async def test_without_redis_an_instance_has_its_share(own_redis):
 
     await subject.limiter.reserve(ANN, use(2500))
     await subject.limiter.reserve(RICH, use(usd=0.4))
-    assert "budget of 0.5 USD" in str(await refused(subject.limiter, RICH, use(usd=0.4)))
+    assert "0.1000 USD are left" in str(await refused(subject.limiter, RICH, use(usd=0.4)))
     await subject.close()
 
 
@@ -198,12 +208,12 @@ async def test_what_was_spent_without_redis_is_counted_when_it_is_back(own_redis
     await subject.limiter.reserve(RICH, use(usd=0.6))
     own_redis.process.send_signal(signal.SIGSTOP)
     reservation = await subject.limiter.reserve(RICH, use(usd=0.15))
-    assert "budget of 0.2 USD" in str(await refused(subject.limiter, RICH, use(usd=0.15)))
+    assert "0.0500 USD are left" in str(await refused(subject.limiter, RICH, use(usd=0.15)))
     subject.limiter.settle(reservation, use(usd=0.1))
     own_redis.process.send_signal(signal.SIGCONT)
     await until(lambda: not (subject.client.is_away or subject.limiter._unsettled or subject.client._sending))
 
-    assert "which may cost 0.35 USD" in str(await refused(subject.limiter, RICH, use(usd=0.35)))
+    assert "0.3000 USD are left" in str(await refused(subject.limiter, RICH, use(usd=0.35)))
     await subject.limiter.reserve(RICH, use(usd=0.25))
     await subject.close()
 

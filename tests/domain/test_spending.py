@@ -153,7 +153,7 @@ async def test_a_days_budget_is_kept():
     for number in range(2):
         await service.asked(caller=poor, options={"seed": number, "max_tokens": 500_000})
 
-    with pytest.raises(RateLimited, match=r"budget of 1.2 USD .* may cost 0.5 USD") as refused:
+    with pytest.raises(RateLimited, match=r"0.2000 USD are left .* may cost 0.5000") as refused:
         await service.ask(caller=poor, options={"seed": 3, "max_tokens": 500_000})
 
     assert refused.value.retry_after_s <= 86_400

@@ -5,9 +5,11 @@ import time
 
 import aiohttp
 import pytest
+from redis import Redis
 
 from tests.app import metrics
 from tests.app.asking import STREAM, body_for, connected
+from tests.fleet.checks import until_whole
 from tests.fleet.instances import fleet
 
 pytestmark = pytest.mark.anyio
@@ -83,6 +85,41 @@ async def test_five_instances_admit_what_one_would_though_one_is_killed(
     assert hammer.refused_count > 0
     assert hammer.most_over(amount / per_s, amount) <= 0
     assert len(hammer.admitted) >= 0.95 * (amount + WINDOWS * amount), (len(hammer.admitted), took_s)
+
+
+async def all_know_each_other(redis, number):
+    """Each of so many instances has counted all."""
+    met = {}
+    while len(met) < number:
+        met = await beats(redis)
+    while not all(beat > max(met.values()) for beat in (await beats(redis)).values()):
+        pass
+
+
+async def beats(redis):
+    """When each instance was last heard of."""
+    await asyncio.sleep(0.02)
+    return dict(redis.zrange("weir:instances", 0, -1, withscores=True))
+
+
+async def statuses_of(instance, number):
+    async with connected(instance.url) as client:
+        return [(await client.ask(STREAM)).status for _ in range(number)]
+
+
+async def test_while_redis_is_away_all_together_admit_no_more_than_the_limit(simulator, own_redis):
+    """Each has its share. Redis comes back empty, and is told what was spent."""
+    with fleet(simulator, *[own_redis.url] * 3, WEIR_RATE_ANONYMOUS="9/hour") as instances:
+        with Redis(port=own_redis.port) as redis:
+            await all_know_each_other(redis, 3)
+        own_redis.stop()
+        away = [await statuses_of(instance, 5) for instance in instances]
+        own_redis.start()
+        await until_whole(*instances)
+        back = [await statuses_of(instance, 5) for instance in instances]
+
+    assert [statuses.count(200) for statuses in away] == [3, 3, 3]
+    assert [statuses.count(200) for statuses in back] == [0, 0, 0]
 
 
 async def test_a_crowd_of_addresses_leaves_each_its_own_limit(simulator, redis_server):
