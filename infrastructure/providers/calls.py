@@ -1,4 +1,4 @@
-"""Calls to one address, each a stream that may last for minutes: what is not needed meanwhile is not kept."""
+"""Calls to one provider, each a stream that may last for minutes: what is not needed meanwhile is not kept."""
 
 from collections.abc import Mapping
 from urllib.request import getproxies
@@ -23,26 +23,25 @@ class Reply(aiohttp.ClientResponse):
 
 
 class Calls:
-    """POSTs to `url` with `headers`. Connecting (name, TCP and TLS together) may take `connect_timeout_s`.
+    """POSTs with `headers`. Connecting (name, TCP and TLS together) may take `connect_timeout_s`.
 
     Nothing else is limited here: neither the time of an answer nor the number of streams.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], connect_timeout_s: float) -> None:
-        self._url = url
+    def __init__(self, headers: Mapping[str, str], connect_timeout_s: float) -> None:
         self._headers = CIMultiDict({istr(name): value for name, value in headers.items()})
         self._connect_timeout_s = connect_timeout_s
         self._session: aiohttp.ClientSession | None = None
 
-    async def post(self, body: bytes) -> Reply:
-        """The reply, once its headers are there; releasing it ends the call at once.
+    async def post(self, url: str, body: bytes) -> Reply:
+        """The reply of `url`, once its headers are there; releasing it ends the call at once.
 
         Raises:
             aiohttp.ClientError, OSError: there is none.
         """
         if self._session is None:
             self._session = self._open()
-        reply = await self._session.post(self._url, data=body)
+        reply = await self._session.post(url, data=body)
         assert isinstance(reply, Reply)  # noqa: S101  # the session makes no others
         return reply
 

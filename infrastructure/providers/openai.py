@@ -42,8 +42,10 @@ class OpenAIProvider:
         self._sdk = openai.AsyncOpenAI(api_key=api_key, base_url=base_url, max_retries=0, http_client=http)
         said = {**self._sdk.default_headers, **self._sdk.auth_headers}
         named = {name.lower(): value for name, value in said.items() if isinstance(value, str)}
-        url = f"{str(self._sdk.base_url).rstrip('/')}/chat/completions"
-        self._calls = Calls(url, named | _HEADERS, connect_timeout_s)
+        address = str(self._sdk.base_url).rstrip("/")
+        self._url = f"{address}/chat/completions"
+        self._beta_url = f"{_beta(address)}/chat/completions"
+        self._calls = Calls(named | _HEADERS, connect_timeout_s)
 
     async def check(self) -> None:
         """See the port."""
@@ -77,7 +79,8 @@ class OpenAIProvider:
     async def _post(self, route: Route, request: ChatRequest) -> Reply:
         """The reply that is a stream, when its headers are there."""
         try:
-            reply = await self._calls.post(msgspec.json.encode(_body(route, request)))
+            url = self._beta_url if request.messages[-1].get("prefix") else self._url
+            reply = await self._calls.post(url, msgspec.json.encode(_body(route, request)))
             told = b"" if reply.ok else await reply.read()
         except _FAILURES as error:
             raise connection_error(error, self._connect_timeout_s) from error
@@ -87,6 +90,14 @@ class OpenAIProvider:
             raise status_error(refused.status, reply.headers, told, route.model, self._api_key) from refused
         reply.forget_headers()
         return reply
+
+
+def _beta(address: str) -> str:
+    """Where a server goes on with a message of the assistant that is marked with `prefix`.
+
+    Source: api-docs.deepseek.com/guides/chat_prefix_completion, as known 2026-11.
+    """
+    return f"{address.removesuffix('/v1').removesuffix('/beta')}/beta"
 
 
 def _body(route: Route, request: ChatRequest) -> dict[str, Json]:

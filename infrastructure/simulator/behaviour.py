@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from infrastructure.simulator.beginnings import Continuing
+
 MAX_TOKENS = 1_000_000
 MAX_SECONDS = 86_400.0
 
@@ -60,6 +62,7 @@ class Behaviour:
         queued_s: wait before `ttft_s`; DeepSeek says it is alive every `keepalive_s` of it.
         tool_call: call the first tool offered, whatever the question says.
         blocked: the safety filter ends the answer, after `at` tokens if given, else before the first.
+        continues: how it goes on with an answer that has begun.
         at: tokens sent before the fault; None means 5.
         retry_after_s: how long an error tells the client to wait.
     """
@@ -72,6 +75,7 @@ class Behaviour:
     keepalive_s: float = 1.0
     tool_call: bool = False
     blocked: bool = False
+    continues: Continuing = Continuing.EXACT
     fault: Fault | None = None
     at: int | None = None
     retry_after_s: float | None = None
@@ -157,6 +161,10 @@ def _fault(value: object) -> Fault:
     return Fault(str(value))
 
 
+def _continuing(value: object) -> Continuing:
+    return Continuing(str(value))
+
+
 _Reader = Callable[[object], object]
 
 
@@ -172,6 +180,7 @@ _FIELDS: Mapping[str, tuple[str, _Reader, str]] = {
     "text": ("text", _text, "a string"),
     "tool_call": ("tool_call", _truth, "true or false"),
     "blocked": ("blocked", _truth, "true or false"),
+    "continues": ("continues", _continuing, f"one of {', '.join(Continuing)}"),
     "fault": ("fault", _fault, f"one of {', '.join(Fault)}"),
     "at": ("at", _count, f"a whole number, 0 to {MAX_TOKENS},"),
     "retry_after": ("retry_after_s", _seconds, "a number of seconds, 0 to a day,"),

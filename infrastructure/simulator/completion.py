@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from infrastructure.simulator.answers import answer_tokens, split_tokens
+from infrastructure.simulator.beginnings import NOTHING, Begun
 from infrastructure.simulator.behaviour import Behaviour, Fault
 from infrastructure.simulator.examples import example
 
@@ -33,7 +34,7 @@ class Ask:
     Attributes:
         model: the requested name, behaviour and all.
         question: text of the last user message.
-        prefix: what the answer has already; only the rest is said. Empty unless the conversation ends with it.
+        begun: what the answer has already, if anything: only the rest is said.
         json_schema: the answer must be JSON of this schema; `{}` is any object.
         is_thinking: the model thinks aloud before it answers.
     """
@@ -41,7 +42,7 @@ class Ask:
     model: str
     question: str
     prompt_tokens: int
-    prefix: str = ""
+    begun: Begun = NOTHING
     stream: bool = False
     include_usage: bool = False
     obfuscate: bool = False
@@ -103,7 +104,7 @@ def _filtered(ask: Ask, behaviour: Behaviour) -> Answer:
 
 
 def _said(ask: Ask, behaviour: Behaviour) -> Answer:
-    is_thinking = ask.is_thinking and not ask.prefix
+    is_thinking = ask.is_thinking and not ask.begun.text
     thoughts = answer_tokens("thoughts on " + ask.question, behaviour.tokens // 2) if is_thinking else ()
     choices = tuple(_text(ask, behaviour, index) for index in range(ask.choices))
     room = ask.max_tokens
@@ -114,10 +115,11 @@ def _said(ask: Ask, behaviour: Behaviour) -> Answer:
 
 
 def _text(ask: Ask, behaviour: Behaviour, index: int) -> tuple[str, ...]:
-    """Return the tokens of one choice that the prefix does not have; all of them when it is no beginning of ours."""
+    """Return the tokens of one choice: of one that has begun, those to go on with."""
     words = _whole_text(ask, behaviour, index)
-    text = "".join(words) if ask.prefix else ""
-    return split_tokens(text.removeprefix(ask.prefix)) if text.startswith(ask.prefix) and text else words
+    if not (ask.begun.text and words):
+        return words
+    return split_tokens(ask.begun.gone_on_with("".join(words), behaviour.continues))
 
 
 def _whole_text(ask: Ask, behaviour: Behaviour, index: int) -> tuple[str, ...]:

@@ -8,14 +8,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
+from infrastructure.simulator.beginnings import NOTHING
 from infrastructure.simulator.completion import Answer, Ask, Json
 from infrastructure.simulator.deepseek_errors import ERRORS
-from infrastructure.simulator.dialect import Profile, Refusal
+from infrastructure.simulator.dialect import Profile, Refusal, Refused
 from infrastructure.simulator.openai import CALL_ARGUMENTS, OpenAI, call_opening
 from infrastructure.simulator.openai_chunks import TEXT, Chunks
 from infrastructure.simulator.openai_errors import OpenAIError
 
 _CACHE_BLOCK_TOKENS = 64
+_PREFIX_PAGE = "https://api-docs.deepseek.com/guides/chat_prefix_completion"
+_NOT_BETA = 'prefix is only available when using beta api (set base_url="https://api.deepseek.com/beta")'
+
+
+_INVALID = "invalid_request_error"
 
 
 class DeepSeek(OpenAI):
@@ -23,7 +29,7 @@ class DeepSeek(OpenAI):
 
     profile = Profile(
         name="deepseek",
-        completion_paths=("/chat/completions", "/v1/chat/completions"),
+        completion_paths=("/chat/completions", "/v1/chat/completions", "/{beta:beta}/chat/completions"),
         model_paths=("/models", "/v1/models"),
         stream_keepalive=b": keep-alive\n\n",
         body_keepalive=b"\n",
@@ -39,16 +45,27 @@ class DeepSeek(OpenAI):
 
     def unknown_model(self, model: str) -> Refusal:  # noqa: ARG002 - the message does not name it
         """Return DeepSeek's 400 of an unknown model."""
-        return self.wrong_request("Model Not Exist", code="invalid_request_error")
+        return self.wrong_request("Model Not Exist", code=_INVALID)
 
     def ask(self, path: Mapping[str, str], body: Json) -> Ask:
         """Return what is asked; reasoners think first, and there is always one choice.
+
+        An answer that has begun is gone on with when its message is marked with `prefix`, at the beta address.
 
         Raises:
             Refused: DeepSeek would answer 400.
         """
         ask = super().ask(path, body)
-        return replace(ask, is_thinking="reasoner" in ask.model, obfuscate=False, choices=1)
+        ask = replace(ask, is_thinking="reasoner" in ask.model, obfuscate=False, choices=1)
+        if not ask.begun.is_prefilled:
+            return ask
+        if body["messages"][-1].get("prefix"):
+            if "beta" not in path:
+                raise Refused(self.wrong_request(_NOT_BETA, code=_INVALID))
+            return ask
+        if ask.is_thinking:
+            raise Refused(self.wrong_request(_last_message(ask.model), code=_INVALID))
+        return replace(ask, begun=NOTHING)
 
     def headers(self) -> dict[str, str]:
         """Return the headers of every response."""
@@ -99,3 +116,10 @@ class DeepSeek(OpenAI):
         }
         thought = {"completion_tokens_details": {"reasoning_tokens": len(answer.thoughts)}}
         return usage | thought if answer.thoughts else usage
+
+
+def _last_message(model: str) -> str:
+    return (
+        f"The last message of {model} must be a user message, or an assistant message with prefix mode on "
+        f"(refer to {_PREFIX_PAGE})."
+    )

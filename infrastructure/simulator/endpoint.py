@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from infrastructure.simulator.beginnings import Continuing
 from infrastructure.simulator.behaviour import Behaviour, WrongBehaviour, named_behaviour
 from infrastructure.simulator.completion import Ask
 from infrastructure.simulator.counters import Board, Counters
@@ -86,7 +87,10 @@ class Endpoint:
         ask = self._dialect.ask(request.match_info, body)
         if ask.model.startswith("no-such"):
             raise Refused(self._dialect.unknown_model(ask.model))
-        return ask, self._behaviour(ask.model)
+        behaviour = self._behaviour(ask.model)
+        if ask.begun.is_prefilled and behaviour.continues is Continuing.REFUSED:
+            raise Refused(self._dialect.wrong_request("Requests ending with a model turn are not supported."))
+        return ask, behaviour
 
     async def _body(self, request: web.Request) -> Any:
         """Return the JSON sent, None where it is none, and keep it for `GET /calls`."""

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from infrastructure.simulator.beginnings import Turn, begun, question
 from infrastructure.simulator.completion import Ask, Json, Tool
 
 
@@ -75,11 +76,12 @@ def asked(model: str, verb: str, body: Json) -> Ask:
     """
     read = _read(body)
     contents, config = read.contents, read.generation_config
+    turns = [Turn(is_model=content.role == "model", text=content.text) for content in contents]
     return Ask(
         model=model,
-        question=next((content.text for content in reversed(contents) if content.role != "model" and content.text), ""),
+        question=question(turns),
         prompt_tokens=max(1, sum(len(content.text.split()) for content in (*contents, read.system_instruction))),
-        prefix=contents[-1].text if contents[-1].role == "model" else "",
+        begun=begun(turns),
         stream=verb == "streamGenerateContent",
         max_tokens=config.max_output_tokens,
         tool=None if contents[-1].is_tool_result else _tool(read),

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import msgspec
 
+from infrastructure.simulator.beginnings import Turn, begun, question
 from infrastructure.simulator.completion import Ask, Json, Tool
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -25,12 +26,18 @@ class _Part(msgspec.Struct, frozen=True):
 class _Message(msgspec.Struct, frozen=True):
     role: str
     content: str | list[_Part] | None = None
+    prefix: bool = False
 
     @property
     def text(self) -> str:
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         return " ".join(part.text for part in self.content)
+
+    @property
+    def turn(self) -> Turn:
+        """What is said; a tool says nothing to the model."""
+        return Turn(is_model=self.role == "assistant", text=self.text if self.role in {"user", "assistant"} else "")
 
 
 class _Function(msgspec.Struct, frozen=True):
@@ -77,11 +84,12 @@ def asked(body: Json) -> Ask:
     """
     read = _read(body)
     messages, options = read.messages, read.stream_options or _StreamOptions()
+    turns = [message.turn for message in messages]
     return Ask(
         model=read.model,
-        question=next((message.text for message in reversed(messages) if message.role == "user"), ""),
+        question=question(turns),
         prompt_tokens=max(1, sum(len(message.text.split()) for message in messages)),
-        prefix=messages[-1].text if messages[-1].role == "assistant" else "",
+        begun=begun(turns),
         stream=bool(read.stream),
         include_usage=options.include_usage,
         obfuscate=options.include_obfuscation,

@@ -8,6 +8,7 @@ from domain.chat import ChatRequest, Chunk
 from domain.continuation import can_continue, continued
 from domain.generation import ProviderChange
 from domain.selection import Prefill
+from domain.tokens import estimated_tokens
 
 ASKED = ChatRequest(model="m", messages=({"role": "user", "content": "?"},), options={})
 SELECTED = ProviderChange(status="selected", provider="p", model="m")
@@ -20,6 +21,7 @@ def test_what_has_not_begun_is_asked_for_anew(options):
     request = replace(ASKED, options=options)
 
     assert can_continue(request, [SELECTED])
+    assert continued(request, "", Prefill.NONE) is request
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,7 @@ def test_what_has_not_begun_is_asked_for_anew(options):
         (TOOLS, Chunk("x"), False),
         ({"response_format": {}}, Chunk("x"), False),
         ({"n": 2}, Chunk("x"), False),
+        ({}, Chunk("x", index=1), False),
         ({}, Chunk(delta={"reasoning_content": "x"}), False),
         ({}, Chunk("x", choice={"logprobs": {}}), False),
     ],
@@ -38,8 +41,36 @@ def test_of_what_has_begun_only_plain_text_is_gone_on_with(options, chunk, is_po
     assert can_continue(replace(ASKED, options=options), [SELECTED, chunk]) is is_possible
 
 
-def test_the_rest_is_asked_for_by_the_text_so_far():
-    """As the beginning of the assistant's turn."""
-    rest = continued(ASKED, "A weir", Prefill.ASSISTANT)
+BEGUN = "A weir holds back what the mill will need by noon, "
 
-    assert rest.messages == (*ASKED.messages, {"role": "assistant", "content": "A weir"})
+
+@pytest.mark.parametrize(("prefill", "mark"), [(Prefill.ASSISTANT, {}), (Prefill.DEEPSEEK, {"prefix": True})])
+def test_the_rest_is_asked_for_by_the_text_so_far(prefill, mark):
+    """As the beginning of the assistant's turn; a beginning that the client gave itself is part of it."""
+    given = replace(ASKED, messages=(*ASKED.messages, {"role": "assistant", "content": "So: ", "name": "n"}))
+
+    rest = continued(ASKED, "A weir", prefill)
+    assert rest.messages == (*ASKED.messages, {"role": "assistant", "content": "A weir", **mark})
+    rest = continued(given, "A weir", prefill)
+    assert rest.messages == (*ASKED.messages, {"role": "assistant", "content": "So: A weir", "name": "n", **mark})
+
+
+def test_a_route_that_takes_no_beginning_is_asked_in_words():
+    """And to repeat the end, so that the seam can be found."""
+    *before, said, instruction = continued(ASKED, BEGUN, Prefill.NONE).messages
+
+    assert tuple(before) == ASKED.messages
+    assert said == {"role": "assistant", "content": BEGUN}
+    assert instruction["role"] == "user"
+    assert f'"{BEGUN.strip()}"' in instruction["content"]
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_limit_of_tokens_is_what_is_left_of_it(name):
+    """By estimate, and never nothing; what is repeated does not count."""
+    request = replace(ASKED, options={name: 100, "temperature": 0})
+    left = 100 - estimated_tokens(BEGUN)
+
+    assert continued(request, BEGUN, Prefill.ASSISTANT).options == {name: left, "temperature": 0}
+    assert continued(request, BEGUN * 50, Prefill.ASSISTANT).options[name] == 1
+    assert left < continued(request, BEGUN, Prefill.NONE).options[name] <= 101

@@ -54,6 +54,7 @@ def test_a_model_name_describes_a_behaviour():
         ("ttft_s=nan", "'ttft_s=nan'"),
         ("ttft_s=-1", "'ttft_s=-1'"),
         ("fault=refuse", "'fault=refuse': one of reset,"),
+        ("continues=backwards", "'continues=backwards': one of exact, refused,"),
         ("tool_call=perhaps", "'tool_call=perhaps': true or false"),
     ],
 )

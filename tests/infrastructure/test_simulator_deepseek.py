@@ -120,10 +120,28 @@ async def test_a_key_that_is_not_valid_is_refused(simulator):
             await client.models.list()
 
 
+BEGUN = {"role": "assistant", "content": "".join(ANSWER[:10])}
+
+
 @pytest.mark.parametrize("model", ["deepseek-chat", "deepseek-reasoner"])
-async def test_an_answer_that_has_begun_is_continued_without_thinking_again(client, model):
-    begun = {"role": "assistant", "content": "".join(ANSWER[:10])}
-    chunks = await streamed(client, model=model, messages=[*ASK["messages"], begun])
+async def test_an_answer_that_has_begun_is_continued_without_thinking_again(simulator, model):
+    url = simulator.urls["deepseek"] + "/beta"
+    async with openai.AsyncOpenAI(api_key="sk-test", base_url=url, max_retries=0) as client:
+        chunks = await streamed(client, model=model, messages=[*ASK["messages"], {**BEGUN, "prefix": True}])
 
     assert [chunk.choices[0].delta.content for chunk in chunks[1:-1]] == list(ANSWER[10:])
     assert chunks[-1].usage.completion_tokens == 15
+
+
+@pytest.mark.parametrize("model", ["deepseek-chat", "deepseek-reasoner"])
+async def test_a_beginning_is_refused_where_it_is_no_beta(client, model):
+    with pytest.raises(openai.BadRequestError, match="prefix is only available when using beta api"):
+        await streamed(client, model=model, messages=[*ASK["messages"], {**BEGUN, "prefix": True}])
+
+
+async def test_a_beginning_that_is_not_marked_is_none(client):
+    chunks = await streamed(client, messages=[*ASK["messages"], BEGUN])
+    assert [chunk.choices[0].delta.content for chunk in chunks[1:-1]] == list(ANSWER)
+
+    with pytest.raises(openai.BadRequestError, match="assistant message with prefix mode on"):
+        await streamed(client, model="deepseek-reasoner", messages=[*ASK["messages"], BEGUN])
