@@ -10,12 +10,15 @@ from perf import (
     cache_hit,
     coalescing,
     compression,
+    failover,
+    flapping,
     fleet_miss,
     idle,
     l2_hit,
     linger,
     miss,
     redis_commands,
+    soak,
     stampede,
     streams,
     ttft,
@@ -38,6 +41,9 @@ SCENARIOS = {
     "zipf": zipf,
     "linger": linger,
     "compression": compression,
+    "failover": failover,
+    "flapping": flapping,
+    "soak": soak,
 }
 
 
