@@ -33,13 +33,15 @@ class Call:
     """What is asked of `route`.
 
     `splice` joins what comes to what has been sent; None: the answer is asked for from its beginning. `on_first` is
-    awaited before the first chunk is written. `share` is what it has given, once it has begun to.
+    awaited before the first chunk is written. `permit` is its circuit's, once it has one; `share` is what it has given,
+    once it has begun to.
     """
 
     route: Route
     request: ChatRequest
     splice: Splice | None = None
     on_first: Callable[[], Awaitable[None]] | None = None
+    permit: Permit | None = None
     share: Share | None = None
 
     @property
@@ -75,12 +77,12 @@ class Calls:
         """
         outcome, reason = "cancelled", None
         try:
-            permit = await self._breakers.acquire(call.circuit)
+            permit = call.permit = await self._breakers.acquire(call.circuit)
         except CircuitOpen as failure:
             progress.failed(call.route, failure)
             raise
         try:
-            await self._stream(call, progress, write, permit)
+            await self._stream(call, progress, write)
             outcome = "ok"
         except ProviderError as failure:
             outcome, reason = reaction_to(failure).outcome, failure.reason
@@ -103,7 +105,7 @@ class Calls:
                 )
             )
 
-    async def _stream(self, call: Call, progress: Progress, write: Write, permit: Permit) -> None:
+    async def _stream(self, call: Call, progress: Progress, write: Write) -> None:
         """Write the chunks, each in time: the first within its deadline, the rest without a stall.
 
         Once it has said that the answer is whole, its usage and end mark are not needed for a good end.
@@ -111,13 +113,7 @@ class Calls:
         try:
             async with asyncio.timeout(self._deadlines.first_token_s) as limit:
                 async with self._providers[call.route.provider].open(call.route, call.request) as chunks:
-                    timely = self._timely(call, chunks, progress, permit, limit)
-                    if call.splice is None:
-                        async for chunk in timely:
-                            progress.came(chunk)
-                            await write(chunk)
-                    else:
-                        await _write_rest(call.splice, timely, progress, write)
+                    await self._pass_on(call, chunks, progress, write, limit)
         except (TimeoutError, ProviderError) as failure:
             if len(progress.finished) >= call.request.choice_count:
                 return
@@ -125,26 +121,41 @@ class Calls:
                 raise ProviderTimeout(self._too_late(call)) from None
             raise
 
-    async def _timely(
-        self, call: Call, chunks: AsyncIterator[Chunk], progress: Progress, permit: Permit, limit: asyncio.Timeout
-    ) -> AsyncIterator[Chunk]:
-        """Those of `chunks` that are part of the answer; each puts off `limit`."""
-        loop, stall_s = asyncio.get_running_loop(), self._deadlines.stall_s
+    async def _pass_on(
+        self,
+        call: Call,
+        chunks: AsyncIterator[Chunk],
+        progress: Progress,
+        write: Write,
+        limit: asyncio.Timeout,
+    ) -> None:
+        """Write those of `chunks` that are part of the answer, and new; each puts off `limit`."""
+        loop, stall_s, splice = asyncio.get_running_loop(), self._deadlines.stall_s, call.splice
         began_s, share = loop.time(), Share(route=call.route)
         async for chunk in chunks:
             share.usage = chunk.usage or share.usage
             if not chunk.is_answer:
                 continue
             if call.share is None:
-                permit.success()
-                self._on_first_token(call.route, loop.time() - began_s)
-                if call.on_first is not None:
-                    await call.on_first()
-                call.share = share
-                progress.shares.append(share)
+                await self._begin(call, share, progress, loop.time() - began_s)
             limit.reschedule(loop.time() + stall_s)
             share.char_count += len(chunk.content)
-            yield chunk
+            for new in (chunk,) if splice is None else _joined(splice, chunk):
+                progress.came(new)
+                await write(new)
+        if splice is not None and not progress.finished and (rest := splice.finish()):
+            progress.came(Chunk(rest))
+            await write(Chunk(rest))
+
+    async def _begin(self, call: Call, share: Share, progress: Progress, seconds: float) -> None:
+        """The call has its first chunk, after so many seconds."""
+        if call.permit is not None:
+            call.permit.success()
+        self._on_first_token(call.route, seconds)
+        if call.on_first is not None:
+            await call.on_first()
+        call.share = share
+        progress.shares.append(share)
 
     def _too_late(self, call: Call) -> str:
         if call.share is not None:
@@ -152,22 +163,12 @@ class Calls:
         return f"sent no first token within {self._deadlines.first_token_s:g} s"
 
 
-async def _write_rest(splice: Splice, chunks: AsyncIterator[Chunk], progress: Progress, write: Write) -> None:
-    """Write what of `chunks` has not been sent, and nothing but text: what stands beside it is of another beginning.
+def _joined(splice: Splice, chunk: Chunk) -> Iterator[Chunk]:
+    """What of `chunk` has not been sent, and nothing but text: what stands beside it is of another beginning.
 
     Raises:
         Unaligned: it cannot be told what has not been sent.
     """
-    async for chunk in chunks:
-        for new in _joined(splice, chunk):
-            progress.came(new)
-            await write(new)
-    if not progress.finished and (rest := splice.finish()):
-        progress.came(Chunk(rest))
-        await write(Chunk(rest))
-
-
-def _joined(splice: Splice, chunk: Chunk) -> Iterator[Chunk]:
     new = splice.push(chunk.content) if chunk.content else ""
     if chunk.finish_reason:
         new += splice.finish()

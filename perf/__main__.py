@@ -10,6 +10,8 @@ from perf import (
     cache_hit,
     coalescing,
     compression,
+    failover,
+    flapping,
     fleet_miss,
     idle,
     l2_hit,
@@ -17,6 +19,7 @@ from perf import (
     linger,
     miss,
     redis_commands,
+    soak,
     stampede,
     streams,
     ttft,
@@ -40,6 +43,9 @@ SCENARIOS = {
     "linger": linger,
     "compression": compression,
     "limits": limits,
+    "failover": failover,
+    "flapping": flapping,
+    "soak": soak,
 }
 
 
