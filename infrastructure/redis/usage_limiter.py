@@ -67,7 +67,7 @@ class RedisUsageLimiter:
         except NO_ANSWER:
             self._unsettled.append((reservation, NOTHING))
             return self._own.reserve_within(caller, self._left_of(caller.user, limits), use)
-        self._hear(caller, limits, reservation.use, answer)
+        self._hear(caller, reservation, use, answer)
         return reservation
 
     def settle(self, reservation: Reservation, use: Use) -> None:
@@ -133,17 +133,17 @@ class RedisUsageLimiter:
             return limits
         return replace(limits, budget_usd_per_day=max(0.0, budget - known.usd))
 
-    def _hear(self, caller: Caller, limits: UsageLimits, use: Use, answer: Any) -> None:
+    def _hear(self, caller: Caller, reservation: Reservation, use: Use, answer: Any) -> None:
         """Know what is left.
 
         Raises:
             RateLimited: it was too little.
         """
-        reason, tokens, usd, wait_us = answer
+        limits, (reason, tokens, usd, wait_us) = reservation.limits, answer
         bucket = self._know(caller.user, limits, float(tokens), float(usd)).bucket
         if reason == b"tokens" and bucket is not None:
             quota = tokens_quota(bucket, caller.tier, self._clock())
-            raise RateLimited.of_tokens(quota, use.tokens, wait_us / 1_000_000)
+            raise RateLimited.of_tokens(quota, reservation.use.tokens, wait_us / 1_000_000)
         if reason == b"budget" and limits.budget_usd_per_day is not None:
             left_usd = limits.budget_usd_per_day - float(usd)
             raise RateLimited.of_budget(left_usd, use.usd, wait_us / 1_000_000)
