@@ -134,7 +134,7 @@ class Failover:
             try:
                 return await self._ask(request, route, others, progress, write)
             except ProviderError as failure:
-                delay_s = self._wait_before_retry(route, failure, next(delays))
+                delay_s = self._wait_before_retry(progress.route or route, failure, next(delays))
                 if progress.chunk_count > came or not attempts_left or delay_s is None:
                     raise
                 if not budget.take(progress.clock()):

@@ -30,9 +30,10 @@ def measure(*, is_quick: bool) -> Iterator[Figure]:
 def _outage(provider: Simulator, outage: str, rounds: int) -> Iterator[Figure]:
     """All answers are whole, or the load generator would say so."""
     with weir(provider, WEIR_FIRST_TOKEN_TIMEOUT_S=str(TIMEOUT_S), WEIR_RETRY_BASE_S="0.05") as service:
-        behind = targets.named_events(service.url, f"behind_{outage}", "Question {n}?")
+        opening = targets.named_events(service.url, f"behind_{outage}", "Question {n}?")
+        behind = targets.named_events(service.url, f"behind_{outage}", "Once more, question {n}?")
         alone = targets.named_events(service.url, "prompt", "Another question {n}?")
-        answers = load(Closed(target=behind, connections=CONCURRENCY, limit=REQUESTS))
+        answers = load(Closed(target=opening, connections=CONCURRENCY, limit=REQUESTS))
         yield Figure(
             scenario="failover", name=f"{outage}: whole answers of {REQUESTS}", value=answers.count, at_least=500
         )

@@ -23,9 +23,10 @@ SETTINGS = {
     "WEIR_FIRST_TOKEN_TIMEOUT_S": "0.4",
     "WEIR_STALL_TIMEOUT_S": "0.4",
     "WEIR_TOTAL_TIMEOUT_S": "10",
-    "WEIR_BREAKER_FAILURES": "5",
+    "WEIR_RETRY_AFTER_MAX_S": "0.05",
+    "WEIR_BREAKER_FAILURES": "8",
     "WEIR_BREAKER_WINDOW": "10",
-    "WEIR_BREAKER_OPEN_S": "0.2",
+    "WEIR_BREAKER_OPEN_S": "0.1",
     "WEIR_RETRY_BUDGET_RATIO": "0.2",
     "WEIR_HEDGE_RATIO": "0.05",
 }
@@ -51,7 +52,7 @@ def _behaviour(dice: random.Random) -> dict:
     kind = dice.choices((BEFORE, WITHIN, REFUSALS), weights=(5, 5, 1))[0]
     behaviour = {"fault": dice.choice(kind)}
     if behaviour["fault"] == "429" and dice.random() < 0.5:
-        behaviour["retry_after_ms"] = dice.choice((1, 20, 4000))
+        behaviour["retry_after_ms"] = dice.choice((1, 20, 200))
     if kind is WITHIN:
         behaviour["at"] = dice.randrange(0, 26)
     return behaviour

@@ -44,13 +44,13 @@ async def test_thoughts_are_passed_on(service, simulator):
 async def test_a_safety_block_is_told_with_its_reason(client):
     """It is about the prompt: no other route is asked."""
     client.simulator.behave("gemini", blocked=True)
-    stream = await client.ask(STREAM, model="gemini-first")
+    told = (await client.ask(STREAM, model="gemini-first")).events[-1].json
     whole = await client.ask(CHAT, model="gemini-first", stream=False)
 
-    for error in (stream.json(), whole.json()["error"]):
-        assert error["code"] == "provider_rejected"
-        assert "PROHIBITED_CONTENT" in (error.get("detail") or error["message"])
-    assert (stream.status, whole.status) == (400, 400)
+    assert (told["code"], told["status"], whole.status) == ("provider_rejected", 400, 400)
+    assert whole.json()["error"]["code"] == "provider_rejected"
+    for reason in (told["detail"], whole.json()["error"]["message"]):
+        assert "PROHIBITED_CONTENT" in reason
     assert client.simulator.counters("openai")["calls"] == 0
 
 

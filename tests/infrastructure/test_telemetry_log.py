@@ -45,6 +45,14 @@ def test_a_failed_attempt_is_logged_with_our_reason(written):
     assert (line["level"], line["reason"], line["error_type"]) == ("warning", "refused the connection", "unavailable")
 
 
+@pytest.mark.parametrize("outcome", ["unauthorized", "misconfigured"])
+def test_what_somebody_here_has_to_change_is_an_error(written, outcome):
+    """It goes on until then."""
+    [line] = written(ended(outcome, "does not accept our key"))
+
+    assert (line["level"], line["error_type"]) == ("error", outcome)
+
+
 def test_a_listener_s_defect_is_logged_though_it_has_no_thread(written):
     """It must be found all the same."""
     [line] = written(DefectFound(thread_id="-", error=ZeroDivisionError("division by zero")))
