@@ -146,7 +146,7 @@ class Calls:
     ) -> None:
         """Write those of `chunks` that are part of the answer, and new; each puts off `limit`."""
         loop, stall_s, splice = asyncio.get_running_loop(), self._deadlines.stall_s, call.splice
-        began_s, share = loop.time(), Share(route=call.route)
+        began_s, share = loop.time(), Share(route=call.route, request=call.request)
         async for chunk in chunks:
             share.usage = chunk.usage or share.usage
             if not chunk.is_answer:
@@ -154,7 +154,7 @@ class Calls:
             if call.share is None:
                 await self._begin(call, share, progress, loop.time() - began_s)
             limit.reschedule(loop.time() + stall_s)
-            share.char_count += len(chunk.content)
+            share.chunks.append(chunk)
             for new in (chunk,) if splice is None else _joined(splice, chunk):
                 progress.came(new)
                 await write(new)
