@@ -1,5 +1,6 @@
 """The only module that knows which adapter stands behind which port."""
 
+import random
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -18,6 +19,7 @@ from domain.breaker import circuit_name
 from domain.caching import Purges
 from domain.callers import Callers
 from domain.calls import Calls
+from domain.concurrency import ProviderSlots
 from domain.events import Events, Publish
 from domain.failover import Failover
 from domain.fingerprint import CacheScope
@@ -27,6 +29,8 @@ from domain.lifecycle import Lifecycle, Policy
 from domain.limiting import Rate
 from domain.operator import Operator, alone, nothing_to_learn
 from domain.ports import KeyStore, Provider
+from domain.routing import Routing
+from domain.selection import Route
 from domain.sessions import Conversations
 from domain.spending import Spending
 from domain.tracking import Tracker
@@ -100,6 +104,20 @@ def _circuits(catalogue: Catalogue) -> tuple[str, ...]:
     """The names of all routes' circuits."""
     routes = (route for model in catalogue.models.values() for route in model.routes)
     return tuple(dict.fromkeys(circuit_name(route.provider, route.model) for route in routes))
+
+
+def _provider_slots(catalogue: Catalogue) -> ProviderSlots:
+    return ProviderSlots({name: config.max_concurrency for name, config in catalogue.providers.items()})
+
+
+def _learners(routing: Routing, pace: Pace) -> Callable[[Route, float], None]:
+    """Who is told how long a route has taken to its first token, in seconds."""
+
+    def took(route: Route, seconds: float) -> None:
+        routing.took(route, seconds)
+        pace.took(route, seconds)
+
+    return took
 
 
 def _hedging(ratio: float, pace: Pace) -> Hedging | None:
@@ -340,13 +358,18 @@ class Container(containers.DeclarativeContainer):
         redis=providers.List(subscriptions, key_store, liveness, popularity, redis_limiter, redis_client),
     )
     pace = providers.Singleton(Pace)
+    provider_slots = providers.Singleton(_provider_slots, catalogue)
+    routing = providers.Singleton(
+        Routing, breakers=breakers, slots=provider_slots, random=providers.Object(random.random)
+    )
     calls = providers.Singleton(
         Calls,
         providers=providers_by_name,
         breakers=breakers,
         deadlines=settings.provided.deadlines,
         publish=publish,
-        on_first_token=pace.provided.took,
+        slots=provider_slots,
+        on_first_token=providers.Callable(_learners, routing, pace),
     )
     failover = providers.Singleton(
         Failover,
@@ -386,7 +409,7 @@ class Container(containers.DeclarativeContainer):
         tiers=tiers,
         log=generation_log,
         spending=providers.Singleton(Spending, limiter=limiter, usage=usage_limiter),
-        breakers=breakers,
+        routing=routing,
         leaders=leaders,
         conversations=conversations,
         tracker=tracker,

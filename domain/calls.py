@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from domain.breaker import circuit_name
 from domain.chat import ChatRequest, Chunk
-from domain.errors import CircuitOpen, ProviderError, ProviderTimeout
+from domain.concurrency import ProviderSlots
+from domain.errors import CircuitOpen, ProviderError, ProviderFull, ProviderTimeout
 from domain.events import AttemptEnded, Publish
 from domain.generation import Record
 from domain.ports import CircuitBreakers, Permit, Provider
@@ -51,7 +52,7 @@ class Call:
 
 
 class Calls:
-    """Makes calls. `on_first_token` is told of each route's time to its first token, in seconds."""
+    """Makes calls, as many at once as `slots` has. `on_first_token` is told of each one's time to it, in seconds."""
 
     def __init__(
         self,
@@ -60,21 +61,35 @@ class Calls:
         breakers: CircuitBreakers,
         deadlines: Deadlines,
         publish: Publish,
+        slots: ProviderSlots,
         on_first_token: Callable[[Route, float], object] = lambda _route, _seconds: None,
     ) -> None:
         self._providers = providers
         self._breakers = breakers
         self._deadlines = deadlines
         self._publish = publish
+        self._slots = slots
         self._on_first_token = on_first_token
 
     async def make(self, call: Call, progress: Progress, write: Write) -> None:
         """The answer, or the rest of it, has been written; what is our own doing says nothing of the provider.
 
         Raises:
-            CircuitOpen: it was not made.
+            CircuitOpen, ProviderFull: it was not made.
             ProviderError: it failed, before its first chunk or after.
         """
+        provider = call.route.provider
+        try:
+            self._slots.take(provider)
+        except ProviderFull as failure:
+            progress.failed(call.route, failure)
+            raise
+        try:
+            await self._make(call, progress, write)
+        finally:
+            self._slots.give_back(provider)
+
+    async def _make(self, call: Call, progress: Progress, write: Write) -> None:
         outcome, reason = "cancelled", None
         try:
             permit = call.permit = await self._breakers.acquire(call.circuit)
@@ -131,7 +146,7 @@ class Calls:
     ) -> None:
         """Write those of `chunks` that are part of the answer, and new; each puts off `limit`."""
         loop, stall_s, splice = asyncio.get_running_loop(), self._deadlines.stall_s, call.splice
-        began_s, share = loop.time(), Share(route=call.route)
+        began_s, share = loop.time(), Share(route=call.route, request=call.request)
         async for chunk in chunks:
             share.usage = chunk.usage or share.usage
             if not chunk.is_answer:
@@ -139,7 +154,7 @@ class Calls:
             if call.share is None:
                 await self._begin(call, share, progress, loop.time() - began_s)
             limit.reschedule(loop.time() + stall_s)
-            share.char_count += len(chunk.content)
+            share.chunks.append(chunk)
             for new in (chunk,) if splice is None else _joined(splice, chunk):
                 progress.came(new)
                 await write(new)

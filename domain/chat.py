@@ -80,7 +80,10 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens read and written, as the provider counted them; `details` are its other counts, unchanged."""
+    """Tokens read and written, as the provider counted them; `details` are its other counts, unchanged.
+
+    An estimate of ours has `estimated` among its details.
+    """
 
     prompt_tokens: int
     completion_tokens: int

@@ -33,6 +33,7 @@ WeirError                      carries a `code` of the public contract
     ├── ProviderTimeout        silent
     ├── ProviderUnauthorized   our key is bad
     ├── ProviderMisconfigured  the route's model, or what else we have set up, is wrong
+    ├── ProviderFull           has as many calls open as it may
     ├── RouteUnfit             the route cannot express this request
     ├── Unaligned              went on with an answer, but not where it was
     └── ProviderRejected       this very request is refused; another route would refuse it too
@@ -341,6 +342,16 @@ class ProviderUnauthorized(ProviderError):
 
 class ProviderMisconfigured(ProviderError):
     """The provider does not have the route's model, or no quota for us: somebody here has to change something."""
+
+
+class ProviderFull(ProviderError):
+    """The provider has as many calls open from here as the catalogue allows; it was not asked."""
+
+    sentence: ClassVar[str] = "has as many calls open as it may"
+    retry_after_s: float = 1.0
+
+    def __init__(self) -> None:
+        super().__init__(self.sentence)
 
 
 class RouteUnfit(ProviderError):

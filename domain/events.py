@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from domain.breaker import CircuitState
+from domain.chat import Usage
 from domain.generation import Sealed
 from domain.values import value
 
@@ -102,6 +103,17 @@ class GenerationSealed:
     thread_id: str
     generation_id: str
     sealed: Sealed
+
+
+@value
+class TokensSpent:
+    """A call that gave something of an answer is over, and has used and cost this."""
+
+    thread_id: str
+    provider: str
+    model: str
+    usage: Usage
+    cost_usd: float
 
 
 @value

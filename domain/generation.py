@@ -110,8 +110,8 @@ class ProviderChange:
 class Sealed:
     """The last record: how it ended, who answered, and what it took.
 
-    `state` is what the generation becomes; `failure` says why unless that is DONE. `usage` and `cost_usd` are None when
-    the provider gave no count.
+    `state` is what the generation becomes; `failure` says why unless that is DONE. `usage` and `cost_usd` are of all
+    calls together, None when none has given anything.
     """
 
     state: State

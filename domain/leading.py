@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from domain.chat import WHOLE_REASONS, ChatRequest
 from domain.errors import AnswerFailed, Cancelled, Internal
-from domain.events import DefectFound, GenerationSealed, Publish
+from domain.events import DefectFound, GenerationSealed, Publish, TokensSpent
 from domain.failover import Failover
 from domain.generation import Generation, Record, Sealed, StaleEpoch, State
 from domain.ports import GenerationLog, Lease, Recording, ResponseCache
@@ -159,11 +159,25 @@ class Leaders:
                 why = str(stop) or "The stream was stopped."
                 await self._seal(lease, task, progress.sealed(State.CANCELLED, Cancelled(why)))
             raise stop.with_traceback(None) from None  # its frames and the task would hold each other
+        finally:
+            self._tell_spending(progress)
         if repeated:
             await self._log.append(lease, repeated)
             task.settle(None)
         else:
             await self._seal(lease, task, sealed)
+
+    def _tell_spending(self, progress: Progress) -> None:
+        for booking in progress.bookings():
+            self._publish(
+                TokensSpent(
+                    thread_id=progress.thread_id,
+                    provider=booking.route.provider,
+                    model=booking.route.model,
+                    usage=booking.usage,
+                    cost_usd=booking.cost_usd,
+                )
+            )
 
     async def _repeat(self, lease: Lease) -> Sealed | None:
         """Write what is stored, if anything is, but for its end, which is returned."""

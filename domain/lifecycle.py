@@ -8,17 +8,14 @@
 6  cleanup        the leader seals and caches; the turn is kept; the answer's `close` frees the slot
 """
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from domain.admission import Slot, Slots
 from domain.answer import Answer, CacheStatus
-from domain.breaker import circuit_name
 from domain.caching import NO_DIRECTIVES, CacheDirectives
 from domain.chat import Caller, ChatRequest, Turn
 from domain.errors import (
-    AllProvidersDown,
     FieldError,
     Forbidden,
     InvalidRequest,
@@ -32,8 +29,9 @@ from domain.events import CacheHit, CacheMiss, Coalesced, Publish, RequestAdmitt
 from domain.fingerprint import CacheScope, fingerprint, sharing_scope
 from domain.generation import Generation, Opened
 from domain.leading import Leaders, Task
-from domain.ports import CircuitBreakers, Claim, GenerationLog, Lease, ResponseCache
-from domain.selection import Model, Route, select_routes
+from domain.ports import Claim, GenerationLog, Lease, ResponseCache
+from domain.routing import Routing
+from domain.selection import Model, Route
 from domain.sessions import Conversations
 from domain.spending import Spending, Spent
 from domain.tracking import Trace, Tracker
@@ -89,7 +87,7 @@ class Lifecycle:
         tiers: Sequence[tuple[CacheStatus, ResponseCache]],
         log: GenerationLog,
         spending: Spending,
-        breakers: CircuitBreakers,
+        routing: Routing,
         leaders: Leaders,
         conversations: Conversations,
         tracker: Tracker,
@@ -103,7 +101,7 @@ class Lifecycle:
         self._tiers = tiers
         self._log = log
         self._spending = spending
-        self._breakers = breakers
+        self._routing = routing
         self._leaders = leaders
         self._conversations = conversations
         self._tracker = tracker
@@ -283,7 +281,7 @@ class Lifecycle:
             spent = await self._spending.begin(ask.caller, ask.request, model.routes)
         try:
             with trace.stage("4"):
-                routes = self._routes(ask, model)
+                routes = self._routing.select(model, ask.request)
             claim = await self._log.claim(self._opened(ask, key, scope), ask.request)
         except BaseException:
             spent.give_back()
@@ -293,19 +291,6 @@ class Lifecycle:
             return self._follow(ask, claim.generation)
         self._leaders.start(claim.lease, self._task(ask, routes, trace, claim, spent))
         return _Source(generation=claim.generation, cache=_led(claim.generation))
-
-    def _routes(self, ask: Ask, model: Model) -> Sequence[Route]:
-        """The model's routes worth trying, best first.
-
-        Raises:
-            AllProvidersDown: there are none; with the time until the first can be tried.
-        """
-        try:
-            return select_routes(model, ask.request.provider, self._breakers.can_try, random.random)
-        except AllProvidersDown as down:
-            names = (circuit_name(route.provider, route.model) for route in model.routes)
-            down.retry_after_s = min(self._breakers.circuit(name).wait_s for name in names) or None
-            raise
 
     def _task(self, ask: Ask, routes: Sequence[Route], trace: Trace, claim: Claim, spent: Spent) -> Task:
         directives, is_shared = ask.directives, claim.generation.opened.is_shared

@@ -1,9 +1,10 @@
 """What has come of one answer so far, whoever has given it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from domain.chat import WHOLE_REASONS, Chunk, Usage
+from domain.books import Booking, estimated_usage, total_usage
+from domain.chat import WHOLE_REASONS, ChatRequest, Chunk, Usage
 from domain.errors import (
     AllProvidersDown,
     AnswerFailed,
@@ -20,11 +21,16 @@ from domain.selection import Route
 
 @dataclass(slots=True, kw_only=True)
 class Share:
-    """What one call has given of the answer: its usage as the provider told it (None: it has not), and its text."""
+    """What one call has given of the answer to `request`, and its usage if the provider has told it."""
 
     route: Route
+    request: ChatRequest
     usage: Usage | None = None
-    char_count: int = 0
+    chunks: list[Chunk] = field(default_factory=list)
+
+    def booking(self) -> Booking:
+        """What the call has used."""
+        return Booking(route=self.route, usage=self.usage or estimated_usage(self.request, self.chunks))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,14 +90,14 @@ class Progress:
 
     def sealed(self, state: State, failure: AnswerFailed | None = None) -> Sealed:
         """The record that ends the generation in `state`."""
-        route = self.route
+        route, bookings = self.route, self.bookings()
         return Sealed(
             state=state,
             provider=route.provider if route else None,
             model=route.model if route else None,
             finish_reason=self.finish_reason,
-            usage=self._usage(),
-            cost_usd=self._cost_usd(),
+            usage=total_usage(bookings),
+            cost_usd=sum(booking.cost_usd for booking in bookings) if bookings else None,
             chunk_count=self.chunk_count,
             ttft_s=None if self.first_chunk_s is None else self.first_chunk_s - self.began_s,
             duration_s=self.clock() - self.began_s,
@@ -120,19 +126,6 @@ class Progress:
         last = self.attempts[-1]
         return f"{last.provider} {last.reason} after {self.chunk_count} chunks."
 
-    def _usage(self) -> Usage | None:
-        """What all calls together have used, as far as it was told."""
-        told = [share.usage for share in self.shares if share.usage]
-        if len(told) <= 1:
-            return told[0] if told else None
-        return Usage(
-            prompt_tokens=sum(usage.prompt_tokens for usage in told),
-            completion_tokens=sum(usage.completion_tokens for usage in told),
-            total_tokens=sum(usage.total_tokens for usage in told),
-        )
-
-    def _cost_usd(self) -> float | None:
-        """What all calls together cost, each by its own route's prices, as far as their usage was told."""
-        told = [(share.route, share.usage) for share in self.shares if share.usage]
-        costs = [route.cost_usd(usage.prompt_tokens, usage.completion_tokens) for route, usage in told]
-        return sum(costs) if costs else None
+    def bookings(self) -> Sequence[Booking]:
+        """What each call that gave something of the answer has used."""
+        return [share.booking() for share in self.shares]

@@ -12,6 +12,7 @@ from domain.errors import (
     ContextTooLong,
     ProviderDeferred,
     ProviderError,
+    ProviderFull,
     ProviderMisconfigured,
     ProviderOverloaded,
     ProviderRejected,
@@ -60,6 +61,7 @@ REACTIONS: Mapping[type[ProviderError | CircuitOpen], Reaction] = {
     ProviderRejected: Reaction(here=Here.NO, elsewhere=Elsewhere.NO, counts=False, outcome="rejected"),
     ContextTooLong: Reaction(here=Here.NO, elsewhere=Elsewhere.LARGER, counts=False, outcome="rejected"),
     ProviderSaturated: Reaction(here=Here.BACKOFF, elsewhere=Elsewhere.NEXT, counts=False, outcome="saturated"),
+    ProviderFull: Reaction(here=Here.NO, elsewhere=Elsewhere.NEXT, counts=False, outcome="full"),
     RouteUnfit: Reaction(here=Here.NO, elsewhere=Elsewhere.NEXT, counts=False, outcome="route_unfit"),
     Unaligned: Reaction(here=Here.NO, elsewhere=Elsewhere.NEXT, counts=False, outcome="unaligned"),
     CircuitOpen: Reaction(here=Here.NO, elsewhere=Elsewhere.NEXT, counts=False, outcome="circuit_open"),
@@ -94,6 +96,7 @@ WAYS: Mapping[str, type[ProviderError | CircuitOpen]] = {
     "has no words for something in the request": RouteUnfit,
     "goes on with an answer in a way that cannot be joined to it": Unaligned,
     "cannot be called for want of sockets here": ProviderSaturated,
+    "has as many calls open as its `max_concurrency` allows": ProviderFull,
     "is being left alone: its circuit is open, or it has asked for rest": CircuitOpen,
 }
 """By what the provider does. An error object that says more exactly what is wrong is taken at its word, as a status."""

@@ -1,11 +1,10 @@
 """Which routes are tried, and in what order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from domain.breaker import circuit_name
-from domain.errors import AllProvidersDown, Attempt, CircuitOpen
+from domain.errors import AllProvidersDown, Attempt
 
 
 class Prefill(StrEnum):
@@ -42,10 +41,18 @@ class Route:
 
 
 class Strategy(StrEnum):
-    """How the routes of a model are put in order: as they stand, or at random with a share for each."""
+    """How the routes of a model are put in order, for each request.
+
+    PRIORITY: as they stand. WEIGHTED: at random, with a share for each. CHEAPEST: by what this request is expected to
+    cost. FASTEST: by the time to the first token lately; one that is not known goes first, and now and then any.
+    ROUND_ROBIN: each leads in turn.
+    """
 
     PRIORITY = "priority"
     WEIGHTED = "weighted"
+    CHEAPEST = "cheapest"
+    FASTEST = "fastest"
+    ROUND_ROBIN = "round_robin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,21 +64,67 @@ class Model:
     strategy: Strategy = Strategy.PRIORITY
 
 
-def select_routes(
-    model: Model, preferred: str | None, can_try: Callable[[str], bool], random: Callable[[], float]
-) -> Sequence[Route]:
-    """The routes of `model` worth trying, best first: the `preferred` provider's lead, open circuits are left out.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a selection goes by.
 
-    `random` gives numbers from 0 to below 1.
+    `obstacle` says why a route cannot be called now; None: it can. `random` gives numbers from 0 to below 1. `turn` is
+    how many selections the model has had. `first_token_s` is how long a route takes to its first token, None when that
+    is not known; `cost_usd` what this request is expected to cost there.
+    """
+
+    obstacle: Callable[[Route], str | None]
+    random: Callable[[], float]
+    turn: int
+    first_token_s: Callable[[Route], float | None]
+    cost_usd: Callable[[Route], float]
+
+
+EXPLORED_RATIO = 0.05
+"""The share of requests under FASTEST that any route may lead: one that has been slow may be so no longer."""
+
+
+def select_routes(model: Model, preferred: str | None, facts: Facts) -> Sequence[Route]:
+    """The routes of `model` that can be called, best first; those of the `preferred` provider lead.
 
     Raises:
-        AllProvidersDown: every route's circuit is open.
+        AllProvidersDown: there are none.
     """
-    routes = [route for route in model.routes if can_try(circuit_name(route.provider, route.model))]
+    obstacles = [(route, facts.obstacle(route)) for route in model.routes]
+    routes = [route for route, obstacle in obstacles if obstacle is None]
     if not routes:
-        raise AllProvidersDown(
-            tuple(Attempt(route.provider, route.model, CircuitOpen.reason) for route in model.routes)
-        )
-    if model.strategy is Strategy.WEIGHTED:  # Source: Efraimidis and Spirakis (2006), "Weighted random sampling"
-        routes.sort(key=lambda route: random() ** (1 / route.weight), reverse=True)
-    return sorted(routes, key=lambda route: route.provider != preferred)
+        why = (Attempt(route.provider, route.model, obstacle or "") for route, obstacle in obstacles)
+        raise AllProvidersDown(tuple(why))
+    ordered = ORDERS[model.strategy](routes, facts)
+    return sorted(ordered, key=lambda route: route.provider != preferred)
+
+
+Order = Callable[[Sequence[Route], Facts], Sequence[Route]]
+
+
+def _weighted(routes: Sequence[Route], facts: Facts) -> Sequence[Route]:
+    """Source: Efraimidis and Spirakis (2006), "Weighted random sampling"."""
+    return sorted(routes, key=lambda route: facts.random() ** (1 / route.weight), reverse=True)
+
+
+def _fastest(routes: Sequence[Route], facts: Facts) -> Sequence[Route]:
+    by_speed = sorted(routes, key=lambda route: (facts.first_token_s(route) or 0.0, facts.random()))
+    if facts.random() >= EXPLORED_RATIO:
+        return by_speed
+    lucky = by_speed.pop(int(facts.random() * len(by_speed)))
+    return [lucky, *by_speed]
+
+
+def _round_robin(routes: Sequence[Route], facts: Facts) -> Sequence[Route]:
+    first = facts.turn % len(routes)
+    return [*routes[first:], *routes[:first]]
+
+
+ORDERS: Mapping[Strategy, Order] = {
+    Strategy.PRIORITY: lambda routes, _: routes,
+    Strategy.WEIGHTED: _weighted,
+    Strategy.CHEAPEST: lambda routes, facts: sorted(routes, key=facts.cost_usd),
+    Strategy.FASTEST: _fastest,
+    Strategy.ROUND_ROBIN: _round_robin,
+}
+"""The order of routes under each strategy."""

@@ -23,12 +23,12 @@ from domain.events import (
     ExchangeEnded,
     FailedOver,
     FirstChunkServed,
-    GenerationSealed,
     RateChecked,
     RequestTurnedAway,
     SessionFailed,
     StageTimed,
     StoreFailed,
+    TokensSpent,
 )
 
 _CIRCUIT_LEVELS = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
@@ -130,17 +130,15 @@ class PrometheusMetrics:
         events.subscribe(CircuitChanged, changed)
 
     def _count_usage(self, events: Events) -> None:
-        tokens = self._counters("sse_tokens_total", "As providers count them", "provider", "direction")
+        tokens = self._counters("sse_tokens_total", "As providers count them, or estimated", "provider", "direction")
         cost = self._counters("sse_cost_usd_total", "By the catalogue's prices", "provider")
 
-        def sealed(event: GenerationSealed) -> None:
-            usage, provider = event.sealed.usage, event.sealed.provider
-            if usage and provider:
-                tokens(provider, "in").inc(usage.prompt_tokens)
-                tokens(provider, "out").inc(usage.completion_tokens)
-                cost(provider).inc(event.sealed.cost_usd or 0.0)
+        def spent(event: TokensSpent) -> None:
+            tokens(event.provider, "in").inc(event.usage.prompt_tokens)
+            tokens(event.provider, "out").inc(event.usage.completion_tokens)
+            cost(event.provider).inc(event.cost_usd)
 
-        events.subscribe(GenerationSealed, sealed)
+        events.subscribe(TokensSpent, spent)
 
     def _count_stores(self, events: Events) -> None:
         errors = self._counters("sse_redis_errors_total", "What Redis has not done", "operation")

@@ -141,13 +141,14 @@ async def test_a_wrong_request_is_a_bad_request_error(sdk):
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_request_that_the_provider_refuses_is_a_bad_request_error(sdk, simulator, stream):
-    """With the provider's reason."""
-    simulator.behave("openai", fault="context_length")
+    """With the provider's reason, where no route takes more."""
+    for provider in ("openai", "gemini"):
+        simulator.behave(provider, fault="context_length")
     with pytest.raises(openai.BadRequestError) as caught:
         await sdk.chat.completions.create(model=MODEL, messages=messages(), stream=stream)
 
     assert caught.value.code == "provider_rejected"
-    assert "context" in caught.value.message
+    assert "exceeds the maximum number of tokens" in caught.value.message
 
 
 async def test_an_unknown_model_is_a_not_found_error(sdk):
@@ -182,8 +183,10 @@ async def test_over_the_limit_is_a_rate_limit_error(simulator):
 
 
 async def test_a_stream_that_is_cut_short_raises(sdk, simulator):
-    """After the chunks that came: half an answer cannot be taken for a whole one."""
+    """After the chunks that came, when nobody can go on: half an answer cannot be taken for a whole one."""
     simulator.behave("openai", fault="cut", at=3)
+    for provider in ("deepseek", "gemini"):
+        simulator.behave(provider, fault="500")
     stream = await sdk.chat.completions.create(model=MODEL, messages=messages(), stream=True)
     for _ in range(3):
         assert (await anext(stream)).choices[0].delta.content

@@ -288,7 +288,7 @@ ONE_PROBLEM = {
     ),
     "unknown strategy": (
         PROVIDER + MODEL + 'strategy = "dearest"',
-        "models.\"gpt-4o-mini\".strategy='dearest': one of priority, weighted",
+        "models.\"gpt-4o-mini\".strategy='dearest': one of priority, weighted, cheapest, fastest, round_robin",
     ),
     "no routes": (with_model("routes = []"), 'models."gpt-4o-mini".routes=a list: a list of at least one table'),
     "routes missing": (with_model(""), 'models."gpt-4o-mini".routes: missing; a list of at least one table'),

@@ -7,6 +7,7 @@ import pytest
 from domain.breaker import BreakerPolicy
 from domain.calls import Calls, Deadlines
 from domain.chat import ChatRequest, Chunk
+from domain.concurrency import ProviderSlots
 from domain.events import AttemptEnded
 from domain.failover import Failover
 from domain.generation import ProviderChange
@@ -29,7 +30,15 @@ class Subject:
     """A failover over the providers a, b, c, … with one script each, and all that can be seen of it."""
 
     def __init__(
-        self, *scripts, deadlines=DEADLINES, policy=None, continues=False, budget_ratio=100, hedge_ratio=0, routes=None
+        self,
+        *scripts,
+        deadlines=DEADLINES,
+        policy=None,
+        continues=False,
+        budget_ratio=100,
+        hedge_ratio=0,
+        routes=None,
+        limits=None,
     ):
         self.events = RememberedEvents()
         self.loop = asyncio.get_running_loop()
@@ -45,12 +54,14 @@ class Subject:
         self.routes = routes or ROUTES
         self.slept_s = []
         self.pace = Pace()
+        self.slots = ProviderSlots(limits or {})
         self.failover = Failover(
             calls=Calls(
                 providers=self.providers,
                 breakers=self.breakers,
                 deadlines=deadlines,
                 publish=self.events.publish,
+                slots=self.slots,
                 on_first_token=self.pace.took,
             ),
             breakers=self.breakers,

@@ -1,6 +1,7 @@
 """The lifecycle with everything around it in memory, and one question to ask it."""
 
 import asyncio
+import random
 from dataclasses import replace
 from itertools import count
 
@@ -10,6 +11,7 @@ from domain.breaker import BreakerPolicy
 from domain.caching import Purges, parse_cache_control
 from domain.calls import Calls, Deadlines
 from domain.chat import Caller, ChatRequest, Chunk
+from domain.concurrency import ProviderSlots
 from domain.failover import Failover
 from domain.fingerprint import CacheScope
 from domain.generation import Sealed
@@ -17,6 +19,7 @@ from domain.leading import Leaders
 from domain.lifecycle import Ask, Lifecycle, Policy
 from domain.limiting import Rate
 from domain.retrying import RetryPolicy
+from domain.routing import Routing
 from domain.selection import Model, Route
 from domain.sessions import Conversations, SessionBounds
 from domain.spending import Spending
@@ -43,7 +46,14 @@ class Service:
     """A lifecycle over one model with the routes a and b; `provider` is a's, and plays `scripts`."""
 
     def __init__(
-        self, *scripts, scope=CacheScope.SHARED, rate=None, tokens_per_minute=0, limit_per_user=0, continues=True
+        self,
+        *scripts,
+        scope=CacheScope.SHARED,
+        rate=None,
+        tokens_per_minute=0,
+        limit_per_user=0,
+        continues=True,
+        max_concurrency=None,
     ):
         self.loop = asyncio.get_running_loop()
         clock = self.loop.time
@@ -69,6 +79,7 @@ class Service:
         self.usage = MemoryUsageLimiter(tiers={"standard": tokens_per_minute}, clock=clock, unix_now=clock)
         self.spending = Spending(self.limiter, self.usage)
         self.slots = Slots(limit=LIMIT, limit_per_user=limit_per_user)
+        self.provider_slots = ProviderSlots({"a": max_concurrency, "b": max_concurrency})
         self.leaders = Leaders(
             log=self.log,
             failover=Failover(
@@ -77,6 +88,7 @@ class Service:
                     breakers=self.breakers,
                     deadlines=Deadlines(first_token_s=64.0, stall_s=64.0),
                     publish=publish,
+                    slots=self.provider_slots,
                 ),
                 breakers=self.breakers,
                 total_s=256.0,
@@ -105,7 +117,7 @@ class Service:
             tiers=[(CacheStatus.L1, self.l1), (CacheStatus.L2, self.l2)],
             log=self.log,
             spending=self.spending,
-            breakers=self.breakers,
+            routing=Routing(breakers=self.breakers, slots=self.provider_slots, random=random.random),
             leaders=self.leaders,
             conversations=self.conversations,
             tracker=Tracker(1.0, publish, clock),

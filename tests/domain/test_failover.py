@@ -346,12 +346,15 @@ async def test_usage_is_collected_wherever_it_comes(script):
 
 
 async def test_the_usage_of_a_failed_attempt_is_not_the_answers():
-    """It would be priced as the next provider's."""
+    """It would be priced as the next provider's, whose own is estimated."""
     subject = Subject((Chunk(usage=USAGE), ProviderTimeout("is silent")), WHOLE)
 
     await subject.answer()
+    sealed = subject.progress.sealed(State.DONE)
 
-    assert subject.progress.sealed(State.DONE).cost_usd is None
+    estimate = {"estimated": True}
+    assert sealed.usage == Usage(prompt_tokens=5, completion_tokens=1, total_tokens=6, details=estimate)
+    assert sealed.cost_usd == (5 * 1 + 1 * 2) / 1_000_000
 
 
 async def test_times_are_counted_from_the_beginning():

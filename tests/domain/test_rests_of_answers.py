@@ -6,6 +6,7 @@ import pytest
 
 from domain.chat import ChatRequest, Chunk, Usage
 from domain.errors import (
+    AllProvidersDown,
     Attempt,
     ContextTooLong,
     ProviderDeferred,
@@ -239,6 +240,32 @@ async def test_usage_and_cost_are_those_of_both_calls():
     assert sealed.usage == Usage(prompt_tokens=3_000_000, completion_tokens=1_500_000, total_tokens=4_500_000)
     assert sealed.cost_usd == 1 + 1 + 20 + 20
     assert (sealed.provider, sealed.model) == ("b", "b-1")
+
+
+async def test_a_call_that_was_cut_before_its_usage_is_estimated_and_so_is_the_sum():
+    """What it read and wrote has been paid for."""
+    usage = Usage(prompt_tokens=1_000_000, completion_tokens=1_000_000, total_tokens=2_000_000)
+    subject = Subject((*said(TOKENS[:4]), CUT), (*rest_from(4), Chunk(usage=usage)), continues=True)
+
+    await subject.answer()
+    sealed = subject.progress.sealed(State.DONE)
+    cut, whole = subject.progress.bookings()
+
+    assert whole.usage == usage
+    assert cut.usage.details == sealed.usage.details == {"estimated": True}
+    assert cut.usage.completion_tokens >= 4
+    assert sealed.usage.total_tokens == cut.usage.total_tokens + 2_000_000
+    assert sealed.cost_usd == cut.cost_usd + whole.cost_usd == cut.cost_usd + 3.0
+
+
+async def test_what_gave_nothing_is_not_booked():
+    """A refusal, a silence, an open circuit: no provider charges them."""
+    subject = Subject((CUT,), (CUT,), (CUT,), continues=True)
+
+    await subject.failed(AllProvidersDown)
+    sealed = subject.progress.sealed(State.FAILED)
+
+    assert (sealed.usage, sealed.cost_usd, subject.progress.bookings()) == (None, None, [])
 
 
 @pytest.mark.parametrize(("continues", "text"), [(True, ANSWER), (False, "".join(TOKENS[:5]))])

@@ -138,11 +138,11 @@ async def test_a_refusal_by_tokens_costs_no_request_and_tells_both_limits():
     await read(answer)
 
 
-async def test_an_answer_of_unknown_use_takes_what_was_thought():
-    """The provider did not count, or was cut off before it could."""
+async def test_an_answer_that_its_provider_has_not_counted_takes_what_its_text_is_estimated_at():
+    """Or that was cut off before it could: five tokens read and one written."""
     service = Service((Chunk("x"), STOP), tokens_per_minute=2000)
 
-    assert await left(service, after_asking=1) == 2000 - ASKED_TOKENS
+    assert await left(service, after_asking=1) == 2000 - 6
 
 
 async def test_a_days_budget_is_kept():

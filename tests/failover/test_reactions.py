@@ -178,6 +178,7 @@ TRIED_ELSEWHERE = {
     "has no words for something in the request": "tests/infrastructure/test_providers_gemini.py",
     "cannot be called for want of sockets here": "tests/infrastructure/test_providers_errors.py",
     "goes on with an answer in a way that cannot be joined to it": "tests/domain/test_rests_of_answers.py",
+    "has as many calls open as its `max_concurrency` allows": "tests/app/test_books.py",
     "is being left alone: its circuit is open, or it has asked for rest": "tests/failover/test_outages.py",
 }
 
