@@ -28,9 +28,6 @@ closing a connection goes wrong; so the connections stop before.
 _HEAD_BYTES = 65_536
 """A request's line and headers together: more is answered 431."""
 
-_HEAD_TIMEOUT_S = 30
-"""Until a request's headers are there, from the connection's first byte or the last response's end."""
-
 _SPARE_S = 30
 """Seconds beyond the longest answer that a worker is given to end by itself."""
 
@@ -69,7 +66,9 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Call
         websockets=False,
         backlog=connections,
         backpressure=connections,
-        http1_settings=HTTP1Settings(header_read_timeout=_HEAD_TIMEOUT_S * 1000, max_buffer_size=_HEAD_BYTES),
+        http1_settings=HTTP1Settings(
+            header_read_timeout=round(settings.limits.header_timeout_s * 1000), max_buffer_size=_HEAD_BYTES
+        ),
         http2_settings=HTTP2Settings(
             max_concurrent_streams=settings.limits.max_connections, max_headers_size=_HEAD_BYTES
         ),

@@ -34,6 +34,7 @@ class Limits:
     queue_timeout_s: float
     max_request_bytes: int
     max_query_chars: int
+    header_timeout_s: float
     body_timeout_s: float
     rate_anonymous: Rate | None
     rate_standard: Rate | None
@@ -120,6 +121,12 @@ class Settings:
         ),
         max_query_chars=variable(
             "MAX_QUERY_CHARS", "32000", whole("characters", 1, 100_000_000), "longest query, or messages together"
+        ),
+        header_timeout_s=variable(
+            "HEADER_TIMEOUT_S",
+            "30",
+            seconds(0.05, 3600),
+            "how long an HTTP/1 connection may take to send the headers of its first or next request",
         ),
         body_timeout_s=variable(
             "BODY_TIMEOUT_S", "30", seconds(0.05, 3600), "how long a request may take to send its body"
