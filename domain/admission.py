@@ -8,11 +8,11 @@ CP.5  released
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 from domain.errors import AtCapacity, TooManyConnections
+from domain.fair_queue import FairQueue
 
 Present = Callable[[], AbstractAsyncContextManager[object]]
 """A context within which somebody waits; it ends the waiting when nobody would have the place any more."""
@@ -30,8 +30,9 @@ def unnoted(_: str) -> None:
 class Slots:
     """`limit` places, of which one caller may have `limit_per_user` (0: all of them).
 
-    While all are taken, `queue_size` requests may wait for one, each for `queue_timeout_s` at most. Places that become
-    free go to the users in turn. A request that waits counts as its user's.
+    While all are taken, `queue_size` requests may wait for one, of which half may be one user's, each for
+    `queue_timeout_s` at most. Places that become free go to the users in turn. A request that waits counts as its
+    user's.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class Slots:
     ) -> None:
         self._limit = limit
         self._limit_per_user = limit_per_user
-        self._queue = _Queue(queue_size)
+        self._queue: FairQueue[Slot] = FairQueue()
+        self._queue_size = queue_size
+        self._queue_share = (queue_size + 1) // 2
         self._queue_timeout_s = queue_timeout_s
         self._clock = clock
         self._durations = _Durations()
@@ -71,7 +74,7 @@ class Slots:
         """
         note("CP.1")
         is_full = self.taken_count >= self._limit
-        if is_full and not self._queue.has_room(user):
+        if is_full and not self._can_wait(user):
             raise AtCapacity(self._soon_s(self._limit))
         note("CP.2")
         if has_limit and 0 < self._limit_per_user <= self._counts.get(user, 0):
@@ -98,6 +101,10 @@ class Slots:
         else:
             next_user, place = following
             place.set_result(Slot(self, next_user, now_s))
+
+    def _can_wait(self, user: str) -> bool:
+        queue = self._queue
+        return queue.length < self._queue_size and queue.length_of(user) < self._queue_share
 
     async def _wait(self, user: str, present: Present) -> "Slot":
         """A place that has become free; who stops waiting leaves nothing behind."""
@@ -155,47 +162,6 @@ class Slot:
             self._slots.give_back(self._user, self._taken_at_s)
             self.note("CP.5")
         return was_taken
-
-
-class _Queue:
-    """Up to `size` futures, of which half may be one user's; the users are served in turn, each one's in order."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._share = (size + 1) // 2
-        self._waiting: OrderedDict[str, OrderedDict[asyncio.Future[Slot], None]] = OrderedDict()
-        self.length = 0
-
-    def has_room(self, user: str) -> bool:
-        return self.length < self._size and len(self._waiting.get(user, ())) < self._share
-
-    def join(self, user: str, place: "asyncio.Future[Slot]") -> None:
-        self._waiting.setdefault(user, OrderedDict())[place] = None
-        self.length += 1
-
-    def leave(self, user: str, place: "asyncio.Future[Slot]") -> None:
-        """Whether it is still there or not."""
-        own = self._waiting.get(user)
-        if own is not None and place in own:
-            self._remove(user, own, place)
-
-    def pop(self) -> "tuple[str, asyncio.Future[Slot]] | None":
-        """The next that still waits, and whose it is; the user's others come after everybody else's next."""
-        while self._waiting:
-            user, own = next(iter(self._waiting.items()))
-            place = next(iter(own))
-            self._remove(user, own, place)
-            if own:
-                self._waiting.move_to_end(user)
-            if not place.done():
-                return user, place
-        return None
-
-    def _remove(self, user: str, own: "OrderedDict[asyncio.Future[Slot], None]", place: "asyncio.Future[Slot]") -> None:
-        del own[place]
-        self.length -= 1
-        if not own:
-            del self._waiting[user]
 
 
 _REMEMBERED = 0.999
