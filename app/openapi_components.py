@@ -254,14 +254,14 @@ def schemas(models: Sequence[str], providers: Sequence[str], max_query_chars: in
         body["properties"]["model"] = {"type": "string", "enum": list(models)}
     properties = stream["properties"]
     properties["provider"] = {"enum": [*providers, None], "description": "To be asked first, if it has the model."}
-    properties["query"]["anyOf"][0] |= {"pattern": _SAID, "maxLength": max_query_chars}
+    properties["query"]["anyOf"][0] |= _SAID | {"maxLength": max_query_chars}
     properties["messages"]["anyOf"][0] |= _SAYS_SOMETHING
     completion["properties"]["messages"] |= _SAYS_SOMETHING
     answered: dict[str, Json] = _plain(_SCHEMAS)
     return bodies | {"StreamBody": stream | _ONE_OF_TWO} | answered
 
 
-_SAID = rf"^[^{CONTROL}]*[^{CONTROL}\s][^{CONTROL}]*$"
+_SAID: Json = {"pattern": r"\S", "not": {"pattern": f"[{CONTROL}]"}}
 _SAYS_SOMETHING: Json = {
     "contains": {"not": {"properties": {"content": {"type": "string", "pattern": r"^\s*$"}}, "required": ["content"]}}
 }
