@@ -4,13 +4,18 @@ import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from litestar import Request
-from litestar.types import Receive
 
-from app.errors import ClientGone
-from app.headers import ID_CHARACTERS, SESSION_ID, THREAD_ID, header
+from app.headers import ID_CHARACTERS, SESSION_ID, THREAD_ID
 from domain.chat import ChatRequest
-from domain.errors import FieldError, InvalidRequest, RequestTooLarge
+from domain.errors import FieldError, InvalidRequest
+
+MAX_MESSAGES = 2048
+CONTROL = r"\x00-\x08\x0e-\x1f\x7f"
+"""What no text has, as a part of a pattern."""
+
+_TEXT = {"pattern": f"^[^{CONTROL}]*$"}  # checked with all texts of a body, so that the refusal can say where
+Text = Annotated[str, msgspec.Meta(extra_json_schema=_TEXT)]
+Part = Annotated[dict[str, Any], msgspec.Meta(extra_json_schema={"properties": {"text": _TEXT}})]
 
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -26,7 +31,7 @@ class StreamMessage(msgspec.Struct, forbid_unknown_fields=True):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str
+    content: Text
 
 
 class StreamBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -37,7 +42,7 @@ class StreamBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     model: Name
     query: str | None = None
-    messages: Annotated[list[StreamMessage], msgspec.Meta(min_length=1)] | None = None
+    messages: Annotated[list[StreamMessage], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
     provider: Name | None = None
     thread_id: ThreadId | None = None
     session_id: SessionId | None = None
@@ -58,14 +63,14 @@ class CompletionMessage(msgspec.Struct, kw_only=True):
     """One turn of a conversation in OpenAI's form; its other fields go to the provider unchanged."""
 
     role: Name
-    content: str | list[dict[str, Any]] | None = None
+    content: Text | list[Part] | None = None
 
 
 class CompletionBody(msgspec.Struct, kw_only=True):
     """The body of POST /v1/chat/completions, as far as Weir reads it; all else goes to the provider unchanged."""
 
     model: Name
-    messages: Annotated[list[CompletionMessage], msgspec.Meta(min_length=1)]
+    messages: Annotated[list[CompletionMessage], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
@@ -79,56 +84,22 @@ class CompletionBody(msgspec.Struct, kw_only=True):
 
 MAX_DEPTH = 100
 """Levels of a body at most: tool schemas have a dozen."""
+MAX_VALUES = 20_000
+"""Values of a body at most, one in another or side by side: whatever is done to each holds all streams up."""
 
 _TOO_DEEP = FieldError("body", f"nested more than {MAX_DEPTH} levels deep")
+_TOO_MANY = FieldError("body", f"more than {MAX_VALUES} values")
+_CONTROL = re.compile(f"[{CONTROL}]")
+_CONTROL_REASON = "control characters are no text, but for tabs, line breaks and form feeds (U+0009 to U+000D)"
 
 _OPTIONS = ("temperature", "top_p", "max_tokens", "stop", "seed")
 _NOT_FOR_PROVIDERS = frozenset({"model", "messages", "stream", "stream_options"})
 
+_WHOLE = ("max_tokens", "max_completion_tokens", "seed", "n")
+
 T = TypeVar("T")
 _stream_body = msgspec.json.Decoder(StreamBody)
 _json_object = msgspec.json.Decoder(dict[str, Any])
-
-
-async def read_json(request: Request[Any, Any, Any], limit_bytes: int) -> bytes:
-    """The body, which says that it is JSON.
-
-    Raises:
-        InvalidRequest: the Content-Type is another.
-        RequestTooLarge: the body has more than `limit_bytes`; it has not been read whole.
-        ClientGone: the client has left before its body was here.
-    """
-    content_type = header(request.scope, b"content-type")
-    if content_type is not None and content_type.partition(";")[0].strip().lower() != "application/json":
-        raise InvalidRequest(FieldError("Content-Type", f"{content_type!r}: application/json is needed"))
-    return await read_body(request, limit_bytes)
-
-
-async def read_body(request: Request[Any, Any, Any], limit_bytes: int) -> bytes:
-    """The body.
-
-    Raises:
-        RequestTooLarge: the body has more than `limit_bytes`; it has not been read whole.
-        ClientGone: the client has left before its body was here.
-    """
-    announced = header(request.scope, b"content-length") or ""
-    if announced.isdecimal() and int(announced) > limit_bytes:
-        raise RequestTooLarge(limit_bytes)
-    return await _read(request.receive, limit_bytes)
-
-
-async def _read(receive: Receive, limit_bytes: int) -> bytes:
-    body = b""
-    while True:
-        message: Any = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        piece: bytes = message.get("body", b"")
-        body += piece
-        if len(body) > limit_bytes:
-            raise RequestTooLarge(limit_bytes)
-        if not message.get("more_body"):
-            return body
 
 
 def parse_stream_body(body: bytes, max_query_chars: int) -> tuple[StreamBody, ChatRequest]:
@@ -137,7 +108,7 @@ def parse_stream_body(body: bytes, max_query_chars: int) -> tuple[StreamBody, Ch
     Raises:
         InvalidRequest: naming the field and what would be right.
     """
-    parsed = decoded(_stream_body, body)
+    parsed = _stream_body_of(body)
     if (parsed.query is None) == (parsed.messages is None):
         raise InvalidRequest(FieldError("query", "either query or messages is needed, not both and not neither"))
     messages: list[dict[str, Any]] = (
@@ -156,7 +127,7 @@ def parse_completion_body(body: bytes, max_query_chars: int) -> tuple[Completion
     Raises:
         InvalidRequest: naming the field and what would be right.
     """
-    raw = decoded(_json_object, body)
+    raw = _with_whole_numbers(decoded(_json_object, body))
     try:
         parsed = msgspec.convert(raw, CompletionBody)
     except msgspec.ValidationError as error:
@@ -164,6 +135,26 @@ def parse_completion_body(body: bytes, max_query_chars: int) -> tuple[Completion
     _check_text("messages", raw["messages"], max_query_chars)
     options = {name: value for name, value in raw.items() if name not in _NOT_FOR_PROVIDERS}
     return parsed, ChatRequest(model=parsed.model, messages=tuple(raw["messages"]), options=options)
+
+
+def _stream_body_of(body: bytes) -> StreamBody:
+    """The body; where 5.0 stands for 5 it is read a second time, as most bodies need not be."""
+    try:
+        return decoded(_stream_body, body)
+    except InvalidRequest:
+        raw = _with_whole_numbers(decoded(_json_object, body))
+        try:
+            return msgspec.convert(raw, StreamBody)
+        except msgspec.ValidationError as error:
+            raise _invalid(error) from None
+
+
+def _with_whole_numbers(raw: dict[str, Any]) -> dict[str, Any]:
+    """`raw` with 5 for 5.0 where an integer is needed: JSON, and so OpenAI's API, knows no difference."""
+    for name in _WHOLE:
+        if type(number := raw.get(name)) is float and number.is_integer():
+            raw[name] = int(number)
+    return raw
 
 
 def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
@@ -182,9 +173,25 @@ def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise InvalidRequest(FieldError("body", "not Unicode text: UTF-8 without lone surrogates is needed")) from None
     except RecursionError:
         raise InvalidRequest(_TOO_DEEP) from None
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
+    bracket_count = body.count(b"{") + body.count(b"[")
+    if bracket_count + body.count(b",") > MAX_VALUES and _has_more(value, MAX_VALUES):
+        raise InvalidRequest(_TOO_MANY)
+    if bracket_count > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
         raise InvalidRequest(_TOO_DEEP)
     return value
+
+
+def _has_more(value: Any, count: int) -> bool:
+    """Whether more than `count` values are in lists and objects; no more than those are looked at."""
+    found = [value]
+    while found:
+        each = found.pop()
+        inside = each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+        count -= len(inside)
+        if count < 0:
+            return True
+        found.extend(inside)
+    return False
 
 
 def _is_deeper(value: Any, depth: int) -> bool:
@@ -202,6 +209,10 @@ def _check_text(field: str, messages: list[dict[str, Any]], max_chars: int) -> N
     length = sum(map(len, texts))
     if length > max_chars:
         raise InvalidRequest(FieldError(field, f"{length} characters; at most {max_chars} are allowed"))
+    for found in filter(None, map(_CONTROL.search, texts)):
+        raise InvalidRequest(
+            FieldError(field, f"U+{ord(found[0]):04X} at character {found.start()}: {_CONTROL_REASON}")
+        )
     if not any(map(str.strip, texts)) and all(isinstance(message.get("content"), str) for message in messages):
         raise InvalidRequest(FieldError(field, "empty; a question is needed"))
 

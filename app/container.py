@@ -11,6 +11,7 @@ from dependency_injector import containers, providers
 from ulid import ULID
 
 from app.dependencies import HttpPolicy, Service
+from app.reading import Bodies
 from config.catalogue import Catalogue, Kind, ProviderConfig
 from config.settings import Settings
 from domain.admission import Slots
@@ -183,6 +184,9 @@ class Container(containers.DeclarativeContainer):
         Slots,
         limit=settings.provided.limits.max_connections,
         limit_per_user=settings.provided.limits.max_connections_per_user,
+        queue_size=settings.provided.limits.queue_size,
+        queue_timeout_s=settings.provided.limits.queue_timeout_s,
+        clock=clock,
     )
     purges = providers.Singleton(Purges, settings.provided.cache.ttl_s)
     memory_cache = providers.Singleton(
@@ -443,7 +447,7 @@ class Container(containers.DeclarativeContainer):
         PrometheusMetrics,
         events=events,
         providers=catalogue.provided.providers,
-        active_streams=providers.Callable(lambda slots: lambda: slots.taken_count, slots),
+        slots=slots,
         version=version,
     )
     health = providers.Singleton(
@@ -459,7 +463,7 @@ class Container(containers.DeclarativeContainer):
     http_policy = providers.Singleton(
         lambda settings, catalogue: HttpPolicy(
             heartbeat_s=settings.heartbeat_s,
-            max_request_bytes=settings.limits.max_request_bytes,
+            bodies=Bodies(settings.limits.max_request_bytes, settings.limits.body_timeout_s),
             max_query_chars=settings.limits.max_query_chars,
             models={name: model.routes[0].provider for name, model in catalogue.models.items()},
             began_at_s=time.time(),

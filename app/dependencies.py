@@ -8,6 +8,7 @@ from litestar import Request
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
+from app.reading import Bodies
 from domain.addresses import Network
 from domain.callers import Callers
 from domain.lifecycle import Lifecycle
@@ -25,7 +26,7 @@ class HttpPolicy:
     """
 
     heartbeat_s: float
-    max_request_bytes: int
+    bodies: Bodies
     max_query_chars: int
     models: Mapping[str, str]
     began_at_s: float

@@ -7,6 +7,7 @@ from typing import Any
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.entrance import Entrance
 from app.sse import STREAM, EventStream
 from app.threads import begin_thread
 from domain.events import ExchangeEnded, Publish
@@ -21,6 +22,7 @@ class Edge:
         self._app = app
         self._publish = publish
         self._clock = clock
+        self._entrance = Entrance()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one exchange; every response carries a thread id."""
@@ -29,6 +31,8 @@ class Edge:
             return
         began_s, status, method = self._clock(), 500, str(scope.get("method"))
         begin_thread(scope)
+        if turn := self._entrance.pass_by(_address(scope)):
+            await turn
 
         async def send_with_thread(message: Message) -> None:
             nonlocal status
@@ -53,6 +57,11 @@ class Edge:
                     duration_s=self._clock() - began_s,
                 )
             )
+
+
+def _address(scope: Scope) -> str:
+    client: tuple[str, int] | None = scope.get("client")
+    return client[0] if client else ""
 
 
 def _let_go(scope: Scope) -> None:

@@ -35,6 +35,15 @@ class MethodNotAllowed(RequestRefused):
     code = "method_not_allowed"
 
 
+class RequestTimeout(RequestRefused):
+    """The body has not come whole in `limit_s`."""
+
+    code = "request_timeout"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"The body has not come whole in {limit_s:g} s.")
+
+
 class ClientGone(Exception):
     """The client has left before its response began; nobody will read what is answered."""
 
@@ -59,6 +68,7 @@ STATUSES: dict[str, Status] = {
     "unknown_session": Status(404, "Unknown session", "invalid_request_error"),
     "not_found": Status(404, "There is nothing at this address", "invalid_request_error"),
     "method_not_allowed": Status(405, "Not a method of this address", "invalid_request_error"),
+    "request_timeout": Status(408, "The request was too slow", "invalid_request_error", is_retryable=True),
     "request_too_large": Status(413, "The request is too large", "invalid_request_error"),
     "rate_limited": Status(429, "Too many requests", "rate_limit_error", is_retryable=True),
     "too_many_connections": Status(429, "Too many streams at once", "rate_limit_error", is_retryable=True),
@@ -73,6 +83,8 @@ STATUSES: dict[str, Status] = {
     "cancelled": Status(499, "The stream was stopped", "server_error"),
 }
 """Every code. The last two come as an `error` event, or to a client that waits for a whole answer."""
+
+_PARTING = frozenset({"at_capacity", "too_many_connections", "request_timeout", "request_too_large"})
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -121,7 +133,7 @@ def on_weir_error(request: Request[Any, Any, Any], error: WeirError) -> Response
         encode_json(body),
         status_code=status_of(error),
         media_type="application/json" if is_openai else PROBLEM_JSON,
-        headers=_error_headers(error),
+        headers=_error_headers(error) | _parting(request, error),
     )
 
 
@@ -153,6 +165,12 @@ def _field_errors(error: HTTPException) -> list[FieldError]:
     extra = error.extra if isinstance(error.extra, list) else []
     named = [FieldError(each["key"], each["message"]) for each in extra if isinstance(each, dict) and "key" in each]
     return named or [FieldError("request", error.detail)]
+
+
+def _parting(request: Request[Any, Any, Any], error: WeirError) -> dict[str, str]:
+    """Who is not served gives up its connection too, so that it keeps none from others; HTTP/2 has no such header."""
+    is_parting = error.code in _PARTING and request.scope["http_version"].startswith("1")
+    return {"connection": "close"} if is_parting else {}
 
 
 def _error_headers(error: WeirError) -> dict[str, str]:

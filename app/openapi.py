@@ -89,6 +89,7 @@ _BEGINNING = (
     *_ASKING,
     "forbidden",
     "unknown_model",
+    "request_timeout",
     "request_too_large",
     "rate_limited",
     *_SLOTS,
@@ -157,7 +158,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("/admin/cache/purge", "post"): Operation(
         good={200: _json("It is purged.", "Purged")},
-        codes=("invalid_request", "unauthorized", "unknown_model", *_NO_KEY_SET, "request_too_large"),
+        codes=(
+            "invalid_request",
+            "unauthorized",
+            "unknown_model",
+            *_NO_KEY_SET,
+            "request_timeout",
+            "request_too_large",
+        ),
         body="PurgeBody",
         example={"model": "gpt-4o-mini"},
         needs_body=False,
@@ -165,7 +173,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("/admin/cache/warm", "post"): Operation(
         good={200: _json("All have been asked.", "Warmed")},
-        codes=("invalid_request", "unauthorized", *_NO_KEY_SET, "request_too_large"),
+        codes=("invalid_request", "unauthorized", *_NO_KEY_SET, "request_timeout", "request_too_large"),
         body="Questions",
         example=f'{{"model":"gpt-4o-mini","query":"{_QUESTION}"}}\n',
         media_type="application/jsonl",

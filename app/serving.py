@@ -1,5 +1,6 @@
 """Granian, set up so that the service's own limits speak first."""
 
+import resource
 import socket
 from collections.abc import Callable
 from threading import Thread
@@ -7,7 +8,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from granian.constants import Interfaces, Loops
-from granian.http import HTTP2Settings
+from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
 from granian.server.mp import MPServer
 
@@ -15,7 +16,17 @@ from app.loopback import open_directly
 from config.settings import Settings
 
 _SPARE_CONNECTIONS = 4096
-"""Connections that Granian holds beyond our own limit, idle ones and probes among them: ours answers, its own hangs."""
+"""Connections that Granian holds beyond twice our own limit, idle ones and probes among them: ours answers, its own
+hangs.
+"""
+
+_SPARE_FILES = 512
+"""Open files that are no clients' connections: providers', Redis', pipes. One file more than there may be and even
+closing a connection goes wrong; so the connections stop before.
+"""
+
+_HEAD_BYTES = 65_536
+"""A request's line and headers together: more is answered 431."""
 
 _SPARE_S = 30
 """Seconds beyond the longest answer that a worker is given to end by itself."""
@@ -42,7 +53,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Call
         PortTaken: the address cannot be had.
     """
     family, address, port = _free_port(host, port)
-    connections = settings.limits.max_connections + _SPARE_CONNECTIONS
+    connections = _connections(settings.limits.max_connections)
     url = f"http://[{address}]:{port}" if family is socket.AF_INET6 else f"http://{address}:{port}"
     server = _Announced(
         "app.asgi:application",
@@ -55,13 +66,27 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Call
         websockets=False,
         backlog=connections,
         backpressure=connections,
-        http2_settings=HTTP2Settings(max_concurrent_streams=settings.limits.max_connections),
+        http1_settings=HTTP1Settings(
+            header_read_timeout=round(settings.limits.header_timeout_s * 1000), max_buffer_size=_HEAD_BYTES
+        ),
+        http2_settings=HTTP2Settings(
+            max_concurrent_streams=settings.limits.max_connections, max_headers_size=_HEAD_BYTES
+        ),
         workers_kill_timeout=int(settings.deadlines.total_s) + _SPARE_S,
         log_level=LogLevels.warning,
         log_dictconfig=_STDERR_LOG,
     )
     server.announcing = Thread(target=_announce_when_up, args=(url, announce), daemon=True)
     server.serve()
+
+
+def _connections(streams: int) -> int:
+    """How many connections Granian holds for so many streams, with as many open files as the system allows."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    wanted = 2 * streams + _SPARE_CONNECTIONS
+    return wanted if most == resource.RLIM_INFINITY else max(min(wanted, most - _SPARE_FILES), 128)
 
 
 class _Announced(MPServer):

@@ -30,8 +30,12 @@ class Limits:
 
     max_connections: int
     max_connections_per_user: int
+    queue_size: int
+    queue_timeout_s: float
     max_request_bytes: int
     max_query_chars: int
+    header_timeout_s: float
+    body_timeout_s: float
     rate_anonymous: Rate | None
     rate_standard: Rate | None
     rate_premium: Rate | None
@@ -108,11 +112,24 @@ class Settings:
         max_connections_per_user=variable(
             "MAX_CONNECTIONS_PER_USER", "3", whole("streams", 0, 1_000_000), "live streams of one user; 0: no limit"
         ),
+        queue_size=variable(
+            "QUEUE_SIZE", "0", whole("requests", 0, 1_000_000), "requests that may wait for a stream to end"
+        ),
+        queue_timeout_s=variable("QUEUE_TIMEOUT_S", "5", seconds(0.05, 3600), "how long each of them may wait"),
         max_request_bytes=variable(
             "MAX_REQUEST_BYTES", "1048576", whole("bytes", 1, 1_073_741_824), "largest request body"
         ),
         max_query_chars=variable(
             "MAX_QUERY_CHARS", "32000", whole("characters", 1, 100_000_000), "longest query, or messages together"
+        ),
+        header_timeout_s=variable(
+            "HEADER_TIMEOUT_S",
+            "30",
+            seconds(0.05, 3600),
+            "how long an HTTP/1 connection may take to send the headers of its first or next request",
+        ),
+        body_timeout_s=variable(
+            "BODY_TIMEOUT_S", "30", seconds(0.05, 3600), "how long a request may take to send its body"
         ),
         rate_anonymous=variable(
             "RATE_ANONYMOUS", "10/minute", RATE, "requests of one client address that may cause work at a provider"

@@ -221,19 +221,20 @@ class TooManyConnections(RequestRefused):
 
     code = "too_many_connections"
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, retry_after_s: float) -> None:
         super().__init__(f"{limit} streams are open for this caller, which is all it may have at once.")
-        self.retry_after_s = 1.0
+        self.retry_after_s = retry_after_s
 
 
 class AtCapacity(RequestRefused):
-    """The process has as many live streams as it may have."""
+    """The process has as many live streams as it may have, also after `waited_s`."""
 
     code = "at_capacity"
 
-    def __init__(self) -> None:
-        super().__init__("All the streams that this instance can carry are in use.")
-        self.retry_after_s = 1.0
+    def __init__(self, retry_after_s: float, waited_s: float = 0.0) -> None:
+        sentence = "All the streams that this instance can carry are in use"
+        super().__init__(f"{sentence}, and none has ended in {waited_s:g} s." if waited_s else f"{sentence}.")
+        self.retry_after_s = retry_after_s
 
 
 class AnswerFailed(WeirError):

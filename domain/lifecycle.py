@@ -9,18 +9,21 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
-from domain.admission import Slot, Slots
+from domain.admission import REFUSED_IN, Present, Slot, Slots, unnoted
 from domain.answer import Answer, CacheStatus
 from domain.caching import NO_DIRECTIVES, CacheDirectives
 from domain.chat import Caller, ChatRequest, Turn
 from domain.errors import (
+    AtCapacity,
     FieldError,
     Forbidden,
     InvalidRequest,
     NotCached,
     RequestRefused,
+    TooManyConnections,
     UnknownModel,
     UnknownStream,
     WeirError,
@@ -43,7 +46,7 @@ class Ask:
     """A question, who asks it, and what it asks of the cache.
 
     `session_id` is the conversation that it goes on with; stage 1 makes it the `turn`, and puts what was said before
-    into the request.
+    into the request. `present` is the context within which it waits for a slot.
     """
 
     request: ChatRequest
@@ -52,6 +55,7 @@ class Ask:
     directives: CacheDirectives = NO_DIRECTIVES
     session_id: str | None = None
     turn: Turn | None = None
+    present: Present = nullcontext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +128,8 @@ class Lifecycle:
         slot: Slot | None = None
         try:
             with trace.stage("1"):
-                model, slot = self._admit(ask)
+                model = self._known_model(ask)
+                slot = await self._admit(ask, trace)
                 ask = await self._recalled(ask)
             answer = await self._answer(ask, model, slot, trace, began_s)
         except BaseException as refusal:
@@ -138,12 +143,20 @@ class Lifecycle:
         return answer
 
     async def join(
-        self, stream_id: str, caller: Caller, thread_id: str, after: int | None, *, is_given: bool = False
+        self,
+        stream_id: str,
+        caller: Caller,
+        thread_id: str,
+        after: int | None,
+        *,
+        is_given: bool = False,
+        present: Present = nullcontext,
     ) -> Answer:
         """The stream of that id, from its start or after the event number `after`.
 
         `thread_id` is the exchange's, `is_given` whether the client gave it. An asker who comes back without one is
         told as at first; everybody else is told as who follows. It is no new question: nothing is spent or saved.
+        `present` is the context within which it waits for a slot.
 
         Raises:
             UnknownStream: there is none that this caller may read.
@@ -158,7 +171,8 @@ class Lifecycle:
             if after is not None and after >= len(generation.records):
                 await self._log.catch_up(generation)
             _check_position(generation, after)
-            slot = self._slots.take(caller.user)
+            quotas = self._spending.quotas(caller)
+            slot = await self._slots.take(caller.user, present=present)
         except RequestRefused as refusal:
             self._refused(thread_id, caller, refusal)
             raise
@@ -170,7 +184,7 @@ class Lifecycle:
             cache=cache,
             thread_id=thread_id,
             slot=slot,
-            quotas=self._spending.quotas(caller),
+            quotas=quotas,
             publish=self._publish,
             clock=self._clock,
             began_s=began_s,
@@ -201,17 +215,26 @@ class Lifecycle:
         trace = self._tracker.begin(opened.thread_id)
         self._leaders.start(lease, Task(request=request, routes=model.routes if model else (), trace=trace))
 
-    def _admit(self, ask: Ask) -> tuple[Model, Slot]:
-        """Stage 1: the model is known, the caller may ask for it, and a slot is taken."""
+    def _known_model(self, ask: Ask) -> Model:
+        """The model that is asked for, which the caller may ask for."""
         model = self._policy.models.get(ask.request.model)
         if model is None:
             known = tuple(name for name in self._policy.models if may_ask_for(name, ask.caller))
             raise UnknownModel(ask.request.model, known)
         _check_model(model.name, ask.caller)
         _check_preference(ask.request.provider, model)
-        slot = self._slots.take(ask.caller.user, has_limit=not ask.caller.is_operator)
-        self._publish(RequestAdmitted(thread_id=ask.thread_id, model=model.name))
-        return model, slot
+        return model
+
+    async def _admit(self, ask: Ask, trace: Trace) -> Slot:
+        """Stages CP.1 to CP.4: a slot is taken."""
+        caller, note = ask.caller, trace.step if trace.is_sampled else unnoted
+        try:
+            slot = await self._slots.take(caller.user, has_limit=not caller.is_operator, present=ask.present, note=note)
+        except (AtCapacity, TooManyConnections) as refusal:
+            trace.failed(REFUSED_IN[type(refusal)], refusal)
+            raise
+        self._publish(RequestAdmitted(thread_id=ask.thread_id, model=ask.request.model))
+        return slot
 
     async def _recalled(self, ask: Ask) -> Ask:
         """What is asked, behind what was said before in its conversation."""

@@ -30,11 +30,22 @@ class Trace:
     What is kept of a stage that is over is small: most of them are when a stream begins, and it may last for minutes.
     """
 
-    __slots__ = ("_durations_s", "_error_types", "_is_sampled", "_names", "_tracker", "thread_id")
+    __slots__ = (
+        "_durations_s",
+        "_error_types",
+        "_is_closed",
+        "_names",
+        "_step_s",
+        "_tracker",
+        "is_sampled",
+        "thread_id",
+    )
 
     def __init__(self, tracker: Tracker, thread_id: str, *, is_sampled: bool) -> None:
         self._tracker = tracker
-        self._is_sampled = is_sampled
+        self._is_closed = False
+        self._step_s = tracker.clock() if is_sampled else 0.0
+        self.is_sampled = is_sampled
         self.thread_id = thread_id
         self._names: list[str] = []
         self._durations_s = array("d")
@@ -45,6 +56,20 @@ class Trace:
         self._names.append(name)
         self._durations_s.append(0.0)
         return _Stage(self, len(self._names) - 1, self._tracker.clock)
+
+    def step(self, name: str) -> None:
+        """A step is over that began with the trace, or when the one before it ended. It may end after the trace."""
+        now_s = self._tracker.clock()
+        self._names.append(name)
+        self._durations_s.append(now_s - self._step_s)
+        self._step_s = now_s
+        if self._is_closed:
+            self.close()
+
+    def failed(self, name: str, error: Exception) -> None:
+        """The step of that name has ended the request."""
+        self.stage(name)
+        self.ended(len(self._names) - 1, 0.0, type(error).__name__)
 
     def ended(self, number: int, duration_s: float, error_type: str | None) -> None:
         """The stage that was begun after `number` others is over."""
@@ -57,7 +82,8 @@ class Trace:
         """The stages have been reported, if they are to be; nothing is left to report."""
         names, durations_s, error_types = self._names, self._durations_s, self._error_types
         self._names, self._durations_s, self._error_types = [], array("d"), _NO_ERRORS
-        if self._is_sampled or error_types:
+        self._is_closed = True
+        if self.is_sampled or error_types:
             for number, (name, duration_s) in enumerate(zip(names, durations_s, strict=True)):
                 self._tracker.publish(
                     StageTimed(

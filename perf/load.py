@@ -15,6 +15,7 @@ import msgspec
 import uvloop
 
 from perf.connections import Connection, Reply, Target, connect
+from perf.crowd import Crowd, Crowded, crowd, crowded
 from perf.spread import Seen, Spread, Tour
 
 
@@ -48,13 +49,14 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     questions: int | None = None
 
 
-Job = Closed | Alternate | Hold | Spread
+Job = Closed | Alternate | Hold | Spread | Crowd
 
 
 class Answers(msgspec.Struct, kw_only=True):
     """What came back. `first_token_s` has a list for each target; lateness is that of the tokens of held streams.
 
-    `seen` are the answers to spread questions, of which `lost` had to be asked elsewhere, their server being gone.
+    `crowd` is what became of a crowd. `seen` are the answers to spread questions, of which `lost` had to be asked
+    elsewhere, their server being gone.
     """
 
     count: int = 0
@@ -65,6 +67,7 @@ class Answers(msgspec.Struct, kw_only=True):
     lateness_s: list[float] = []
     seen: list[Seen] = []
     lost: int = 0
+    crowd: Crowded | None = None
 
 
 async def closed(job: Closed) -> Answers:
@@ -138,6 +141,15 @@ async def spread(job: Spread) -> Answers:
     )
 
 
+async def stay(job: Crowd) -> Answers:
+    """See the job."""
+    guests, wall_s = await crowd(job)
+    _say("open")
+    await asyncio.sleep(job.hold_s)
+    _say("held")
+    return Answers(count=len(guests), wall_s=wall_s, crowd=crowded(guests))
+
+
 def _held_failure(reply: Reply) -> str:
     if reply.done.done() and reply.done.exception():
         return str(reply.done.exception())
@@ -167,6 +179,8 @@ async def _run(job: Job) -> Answers:
             return await alternate(job)
         case Hold():
             return await hold(job)
+        case Crowd():
+            return await stay(job)
         case Spread():
             return await spread(job)
 

@@ -1,12 +1,14 @@
 """OpenAI's routes: chat completions, and the list of models."""
 
+from functools import partial
 from typing import Any
 
 from litestar import Controller, Request, post, route
 from litestar.types import ASGIApp
 
 from app.authentication import caller_of
-from app.bodies import include_usage, parse_completion_body, read_json
+from app.bodies import include_usage, parse_completion_body
+from app.clients import Client
 from app.completion import completion
 from app.completion_chunks import CompletionChunks, replay
 from app.dependencies import HttpPolicy, service_of
@@ -32,7 +34,7 @@ class CompletionController(Controller):
         service = service_of(request)
         policy = service.policy
         caller = await caller_of(request)
-        body, chat = parse_completion_body(await read_json(request, policy.max_request_bytes), policy.max_query_chars)
+        body, chat = parse_completion_body(await policy.bodies.read_json(request), policy.max_query_chars)
         directives = parse_cache_control(header(request.scope, b"cache-control"))
         answer = await service.lifecycle.ask(
             Ask(
@@ -40,6 +42,7 @@ class CompletionController(Controller):
                 caller=caller,
                 thread_id=thread_id_of(request),
                 directives=directives,
+                present=partial(Client, request.receive),
             )
         )
         if not body.stream:

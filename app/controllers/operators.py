@@ -5,7 +5,6 @@ from typing import Any
 from litestar import Controller, Request, post, route
 from litestar.params import FromPath
 
-from app.bodies import read_body
 from app.clients import Client
 from app.dependencies import HttpPolicyDep, OperatorDep, WarmingDep
 from app.headers import READ
@@ -25,7 +24,7 @@ class OperatorController(Controller):
     @post("/admin/cache/purge", status_code=200)
     async def purge(self, request: Http, operator: OperatorDep, policy: HttpPolicyDep) -> dict[str, Any]:
         """Empty the cache of all instances: of one model, of one scope, or altogether."""
-        body = parse_purge_body(await read_body(request, policy.max_request_bytes))
+        body = parse_purge_body(await policy.bodies.read(request))
         scope = None if body.scope is None else scope_named(body.scope)
         return told_purge(await operator.purge(body.model, scope))
 
@@ -35,7 +34,7 @@ class OperatorController(Controller):
 
         A client that leaves wants no more of them asked.
         """
-        body = await read_body(request, policy.max_request_bytes)
+        body = await policy.bodies.read(request)
         questions = parse_questions(body, policy.max_query_chars)
         async with Client(request.receive):
             return await warming.warm(questions, thread_id_of(request))

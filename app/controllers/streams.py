@@ -1,5 +1,6 @@
 """/v1/stream and /v1/streams: ask, come back, stop."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from litestar import Controller, HttpMethod, Request, delete, get, post, route
@@ -8,7 +9,8 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from app.authentication import asker_or_operator, caller_of
-from app.bodies import parse_stream_body, read_json
+from app.bodies import parse_stream_body
+from app.clients import Client
 from app.completion_chunks import CompletionChunks
 from app.dependencies import service_of
 from app.headers import STREAM_HEADERS, answer_headers, header
@@ -41,7 +43,7 @@ class StreamController(Controller):
         service = service_of(request)
         policy = service.policy
         caller = await caller_of(request)
-        body, chat = parse_stream_body(await read_json(request, policy.max_request_bytes), policy.max_query_chars)
+        body, chat = parse_stream_body(await policy.bodies.read_json(request), policy.max_query_chars)
         directives = parse_cache_control(header(request.scope, b"cache-control"))
         thread_id = thread_id_of(request, body.thread_id)
         answer = await service.lifecycle.ask(
@@ -51,6 +53,7 @@ class StreamController(Controller):
                 thread_id=thread_id,
                 directives=directives,
                 session_id=body.session_id,
+                present=partial(Client, request.receive),
             )
         )
         if not answer.cache.is_hit:
@@ -74,7 +77,8 @@ class StreamController(Controller):
         after = _event_number(last_event_id_header or last_event_id)
         is_given = own_thread_id(request) is not None
         thread_id = thread_id_of(request)
-        answer = await service.lifecycle.join(stream_id, caller, thread_id, after, is_given=is_given)
+        present = partial(Client, request.receive)
+        answer = await service.lifecycle.join(stream_id, caller, thread_id, after, is_given=is_given, present=present)
         request.scope["state"]["thread_id"] = answer.thread_id
         if answer.has_nothing_left:
             answer.close()

@@ -8,6 +8,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from domain.admission import Slots
 from domain.breaker import CircuitState, worst
 from domain.events import (
     AnswerServed,
@@ -40,14 +41,15 @@ _STAGE_BUCKETS = (0.00001, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1
 class PrometheusMetrics:
     """The process's metrics, kept by listening to `events`."""
 
-    def __init__(
-        self, *, events: Events, providers: Iterable[str], active_streams: Callable[[], float], version: str
-    ) -> None:
+    def __init__(self, *, events: Events, providers: Iterable[str], slots: Slots, version: str) -> None:
         self._registry = CollectorRegistry(auto_describe=True)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
         self._gauges("sse_build_info", "The running version", "version")(version).set(1)
-        self._gauge("sse_active_connections", "Live streams").set_function(active_streams)
+        self._gauge("sse_active_connections", "Live streams").set_function(lambda: slots.taken_count)
+        self._gauge("sse_waiting_connections", "Requests that wait for a slot").set_function(
+            lambda: slots.waiting_count
+        )
         self._count_requests(events)
         self._count_cache(events)
         self._count_limits(events)

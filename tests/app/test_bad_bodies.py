@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.app.asking import CHAT, MODEL, STREAM, body_for
+from tests.app.asking import CHAT, MODEL, STREAM, body_for, question
 from tests.app.refusals import JSON, SECRET, refused, told
 
 pytestmark = pytest.mark.anyio
@@ -20,6 +20,7 @@ NOT_REQUESTS = [
     pytest.param(b"null", "body", "object", id="null"),
     pytest.param(b"\xff\xfe{\x00}\x00", "body", "JSON", id="utf-16"),
     pytest.param(b"{}", "model", "required", id="empty-object"),
+    pytest.param(b'{"model":"m","x":[' + b"[]," * 20_000 + b"1]}", None, "", id="many-values"),
     pytest.param(b"[" * 100_000, "body", "", id="deep-arrays"),
     pytest.param(b'{"a":' * 100_000, None, "", id="deep-objects"),
     pytest.param(b'{"model":"gpt-4o-mini","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", None, None, id="deep-field"),
@@ -50,6 +51,8 @@ WRONG_FIELDS = [
     ({"max_tokens": 0}, "max_tokens", ">= 1"),
     ({"max_tokens": 2**31 + 1}, "max_tokens", "<= "),
     ({"max_tokens": 1.5}, "max_tokens", "`int"),
+    ({"max_tokens": 0.0}, "max_tokens", ">= 1"),
+    ({"max_tokens": "5"}, "max_tokens", "`int"),
     ({"max_tokens": 10**30}, "max_tokens", ""),
     ({"stop": ""}, "stop", ">= 1"),
     ({"stop": []}, "stop", ">= 1"),
@@ -58,6 +61,8 @@ WRONG_FIELDS = [
     ({"seed": 2**63}, "seed", ""),
     ({"seed": "x"}, "seed", "`int"),
     ({"messages": []}, "messages", ">= 1"),
+    ({"messages": [{"role": "user", "content": "x"}] * 2049}, "messages", "<= 2048"),
+    ({"messages": [{"role": "user", "content": "a\x00"}]}, "messages", "U+0000 at character 1"),
     ({"messages": {}}, "messages", "`array"),
     ({"messages": [5]}, "messages[0]", "`object`"),
     ({"messages": [{"content": "x"}]}, "messages[0].role", "required"),
@@ -160,6 +165,39 @@ async def test_lone_surrogates_are_refused(client, path, text, place):
 
 
 @BOTH
+@pytest.mark.parametrize("character", [*range(9), *range(14, 32), 127])
+async def test_control_characters_are_refused(client, path, character):
+    """They are no text, and nobody sees them: where they stand is told."""
+    response = await refused(client, path, body_for(path, query=f"What is{chr(character)} this?"))
+    code, field, reason = told(path, response)
+
+    assert (response.status, code, field) == (400, "invalid_request", "query" if path == STREAM else "messages")
+    assert f"U+{character:04X} at character 7" in reason
+
+
+async def test_more_values_than_anybody_needs_are_refused(client):
+    """Whatever is done to each of them would hold all streams up: a body of a megabyte has room for 300,000."""
+    body = body_for(CHAT, x=[[]] * 20_001)
+    response = await refused(client, CHAT, body)
+
+    assert (response.status, told(CHAT, response)[1:]) == (400, ("body", "body: more than 20000 values"))
+    allowed = await client.send("POST", CHAT, json=body_for(CHAT, x=[1] * 19_000))
+    assert allowed.status == 200
+
+
+@BOTH
+async def test_whole_numbers_may_have_a_fraction_of_nothing(client, path):
+    """JSON knows no difference between 5.0 and 5, and both are the same question."""
+    query = question()
+    first = await client.ask(path, query, max_tokens=5.0, seed=7)
+    second = await client.ask(path, query, max_tokens=5, seed=7.0)
+
+    assert (first.status, second.status) == (200, 200)
+    assert (first.headers["x-cache"], second.headers["x-cache"]) == ("miss", "l1")
+    assert client.simulator.calls("openai")[-1]["body"]["max_tokens"] == 5
+
+
+@BOTH
 async def test_of_a_key_that_comes_twice_the_last_counts(client, path):
     """As in every parser that OpenAI's users know."""
     body = json.dumps(body_for(path)).encode()
@@ -171,7 +209,7 @@ async def test_of_a_key_that_comes_twice_the_last_counts(client, path):
 @BOTH
 async def test_surrogate_pairs_and_other_escapes_are_text(client, path):
     """Escapes as such are nothing to refuse."""
-    body = json.dumps(body_for(path, query=f"What is \U0001f30a \u0000 \u2028 {path}?")).encode()
+    body = json.dumps(body_for(path, query=f"What is \U0001f30a \f \u0085 \u2028 {path}?")).encode()
     response = await client.send("POST", path, data=body, headers=JSON)
 
     assert response.status == 200

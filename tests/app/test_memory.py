@@ -28,9 +28,9 @@ def answered(chunks):
     return generation
 
 
-def served_in_every_form(generation):
+async def served_in_every_form(generation):
     """Every encoding that is kept with a hot answer has been made."""
-    slot = Slots(limit=1, limit_per_user=0).take("u")
+    slot = await Slots(limit=1, limit_per_user=0, clock=FakeClock()).take("u")
     answer = Answer(
         generation=generation,
         cache=CacheStatus.L1,
@@ -65,13 +65,13 @@ def text(content):
 )
 async def test_an_answer_takes_no_more_memory_than_it_is_counted_as(chunk):
     """In all the forms that clients ask for it; nor is it counted as much more than it takes."""
-    served_in_every_form(answered([chunk(0)]))
+    await served_in_every_form(answered([chunk(0)]))
     gc.collect()
     tracemalloc.start()
     try:
         generations = [answered([chunk(number) for number in range(200)]) for _ in range(ANSWERS)]
         for generation in generations:
-            served_in_every_form(generation)
+            await served_in_every_form(generation)
         gc.collect()
         taken_bytes, _ = tracemalloc.get_traced_memory()
     finally:

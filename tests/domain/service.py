@@ -36,6 +36,7 @@ from tests.loops import settle
 GRACE_S = 4.0
 TTL_S = 512.0
 LIMIT = 300
+QUEUE_TIMEOUT_S = 8.0
 STOP = Chunk(finish_reason="stop")
 WHOLE = (Chunk("x"), Chunk("y"), STOP)
 ANN = Caller(user="ann", tenant="acme", tier="standard")
@@ -51,7 +52,9 @@ class Service:
         scope=CacheScope.SHARED,
         rate=None,
         tokens_per_minute=0,
+        limit=LIMIT,
         limit_per_user=0,
+        queue_size=0,
         continues=True,
         max_concurrency=None,
     ):
@@ -78,7 +81,13 @@ class Service:
         self.limiter = MemoryRateLimiter(rates={"standard": rate} if rate else {}, publish=publish, clock=clock)
         self.usage = MemoryUsageLimiter(tiers={"standard": tokens_per_minute}, clock=clock, unix_now=clock)
         self.spending = Spending(self.limiter, self.usage)
-        self.slots = Slots(limit=LIMIT, limit_per_user=limit_per_user)
+        self.slots = Slots(
+            limit=limit,
+            limit_per_user=limit_per_user,
+            queue_size=queue_size,
+            queue_timeout_s=QUEUE_TIMEOUT_S,
+            clock=clock,
+        )
         self.provider_slots = ProviderSlots({"a": max_concurrency, "b": max_concurrency})
         self.leaders = Leaders(
             log=self.log,

@@ -296,7 +296,7 @@ async def test_sealing_is_published_with_its_stages_once():
 
     assert len(service.events.of(GenerationSealed)) == 1
     assert [event.stage for event in service.events.of(StageTimed)] == [
-        "1", "2", "2.1", "2.2", "2.3", "3", "4", "5", "6",
+        "1", "CP.1", "CP.2", "CP.3", "CP.4", "2", "2.1", "2.2", "2.3", "3", "4", "5", "6", "CP.5",
     ]  # fmt: skip
 
 

@@ -89,6 +89,53 @@ async def test_one_stream_more_than_the_process_carries_is_refused():
     (await service.ask()).close()
 
 
+async def test_one_who_waits_is_served_when_a_stream_ends():
+    """Asking or joining; the first chunk's time is that since it asked."""
+    service = Service(limit=1, queue_size=4)
+    answer = await service.ask(BOB)
+    asked = asyncio.create_task(service.asked())
+    await settle()
+    joined = asyncio.create_task(service.lifecycle.join(answer.stream_id, ANN, "new", None))
+    await settle()
+    assert service.slots.waiting_count == 2
+
+    await asyncio.sleep(4.0)
+    answer.close()
+    cache, sealed = await asked
+    assert (cache, sealed.state) == (CacheStatus.L1, State.DONE)
+    assert service.events.of(FirstChunkServed)[-1].seconds == 4.0
+    assert (await read(await joined))[-1].state is State.DONE
+    assert await service.is_at_rest()
+
+
+async def test_one_who_leaves_while_waiting_leaves_nothing():
+    """Neither a slot nor a place in the queue."""
+    service = Service(limit=1, queue_size=2)
+    answer = await service.ask()
+    asked = asyncio.create_task(service.asked())
+    await settle()
+    asked.cancel()
+    await asyncio.wait([asked])
+    answer.close()
+    await read(await service.ask())
+
+    assert service.slots.waiting_count == 0
+    assert await service.is_at_rest()
+
+
+async def test_every_stage_of_a_slot_is_tracked():
+    """Its release too, when the rest has been reported; and a refusal, with what it was."""
+    service = Service(limit=1, limit_per_user=1)
+    await read(await service.ask())
+    stages = [event.stage for event in service.events.of(StageTimed)]
+    assert [stage for stage in stages if stage.startswith("CP.")] == ["CP.1", "CP.2", "CP.3", "CP.4", "CP.5"]
+
+    await service.ask()
+    await refusal(service, AtCapacity)
+    failed = [(event.stage, event.error_type) for event in service.events.of(StageTimed) if event.error_type]
+    assert failed == [("1", "AtCapacity"), ("CP.2", "AtCapacity")]
+
+
 async def test_one_stream_more_than_a_caller_may_have_is_refused():
     """Others are served as ever."""
     service = Service(limit_per_user=2)

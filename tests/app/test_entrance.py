@@ -1,0 +1,52 @@
+"""Who begins when more begin at once than the loop can do at once."""
+
+import asyncio
+
+from app.entrance import Entrance
+from tests.loops import run
+
+
+def begun(*addresses):
+    """In which round of the loop each of these exchanges begins that come all at once."""
+
+    async def play():
+        entrance, rounds = Entrance(), {}
+        turns = [(number, address, entrance.pass_by(address)) for number, address in enumerate(addresses)]
+        waiting = [(number, turn) for number, _, turn in turns if turn is not None]
+        rounds |= {number: 0 for number, _, turn in turns if turn is None}
+        for count in range(1, len(addresses) + 2):
+            await asyncio.sleep(0)
+            rounds |= {number: count for number, turn in waiting if turn.done() and number not in rounds}
+        assert entrance.pass_by("later") is None
+        return [rounds[number] for number in range(len(addresses))]
+
+    return run(play())
+
+
+def test_a_few_begin_at_once():
+    """Nobody pays for a crowd that is not there."""
+    assert begun("a", "a", "b", "a") == [0, 0, 0, 0]
+
+
+def test_a_crowd_begins_a_few_at_a_time():
+    """So that others have a turn in between."""
+    assert begun(*"a" * 10) == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
+
+
+def test_others_begin_in_the_next_round():
+    """Wherever they stand behind the crowd."""
+    assert begun(*"a" * 1000, "b", "c")[-2:] == [1, 1]
+
+
+def test_who_is_cancelled_keeps_nobody_waiting():
+    """Its turn is the next one's."""
+
+    async def play():
+        entrance = Entrance()
+        turns = [entrance.pass_by("a") for _ in range(6)]
+        turns[4].cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return turns[5].done()
+
+    assert run(play())
