@@ -10,12 +10,6 @@ from domain.chat import ChatRequest
 from domain.errors import FieldError, InvalidRequest
 
 MAX_MESSAGES = 2048
-CONTROL = r"\x00-\x08\x0e-\x1f\x7f"
-"""What no text has, as a part of a pattern."""
-
-_TEXT = {"pattern": f"^[^{CONTROL}]*$"}  # checked with all texts of a body, so that the refusal can say where
-Text = Annotated[str, msgspec.Meta(extra_json_schema=_TEXT)]
-Part = Annotated[dict[str, Any], msgspec.Meta(extra_json_schema={"properties": {"text": _TEXT}})]
 
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -31,7 +25,7 @@ class StreamMessage(msgspec.Struct, forbid_unknown_fields=True):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text
+    content: str
 
 
 class StreamBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -63,7 +57,7 @@ class CompletionMessage(msgspec.Struct, kw_only=True):
     """One turn of a conversation in OpenAI's form; its other fields go to the provider unchanged."""
 
     role: Name
-    content: Text | list[Part] | None = None
+    content: str | list[dict[str, Any]] | None = None
 
 
 class CompletionBody(msgspec.Struct, kw_only=True):
@@ -89,7 +83,7 @@ MAX_VALUES = 20_000
 
 _TOO_DEEP = FieldError("body", f"nested more than {MAX_DEPTH} levels deep")
 _TOO_MANY = FieldError("body", f"more than {MAX_VALUES} values")
-_CONTROL = re.compile(f"[{CONTROL}]")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _CONTROL_REASON = "control characters are no text, but for tabs, line breaks and form feeds (U+0009 to U+000D)"
 
 _OPTIONS = ("temperature", "top_p", "max_tokens", "stop", "seed")

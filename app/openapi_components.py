@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from app.bodies import CONTROL, CompletionBody, StreamBody
+from app.bodies import CompletionBody, StreamBody
 from app.errors import STATUSES
 from app.headers import SESSION_ID, THREAD_ID
 from app.operating import PurgeBody
@@ -254,14 +254,14 @@ def schemas(models: Sequence[str], providers: Sequence[str], max_query_chars: in
         body["properties"]["model"] = {"type": "string", "enum": list(models)}
     properties = stream["properties"]
     properties["provider"] = {"enum": [*providers, None], "description": "To be asked first, if it has the model."}
-    properties["query"]["anyOf"][0] |= _SAID | {"maxLength": max_query_chars}
+    properties["query"]["anyOf"][0] |= {"pattern": r"\S", "maxLength": max_query_chars, "description": _QUERY}
     properties["messages"]["anyOf"][0] |= _SAYS_SOMETHING
     completion["properties"]["messages"] |= _SAYS_SOMETHING
     answered: dict[str, Json] = _plain(_SCHEMAS)
     return bodies | {"StreamBody": stream | _ONE_OF_TWO} | answered
 
 
-_SAID: Json = {"pattern": r"\S", "not": {"pattern": f"[{CONTROL}]"}}
+_QUERY = "Not blank. Here as in messages, control characters other than U+0009 to U+000D are refused."
 _SAYS_SOMETHING: Json = {
     "contains": {"not": {"properties": {"content": {"type": "string", "pattern": r"^\s*$"}}, "required": ["content"]}}
 }
