@@ -107,6 +107,8 @@ async def test_somebody_else_who_joins_is_told_as_a_follower(client):
 async def test_a_failed_stream_can_be_joined_and_says_so_again(client):
     """Who was away when it failed must hear it too."""
     client.simulator.behave("openai", fault="cut", at=3)
+    for provider in ("deepseek", "gemini"):
+        client.simulator.behave(provider, fault="500")
     stream = await client.ask(STREAM)
 
     assert stream.events[-1].type == "error"
