@@ -1,7 +1,10 @@
 """A provider's models have circuits of their own; a provider is told of as its worst one, and used by its best."""
 
+import time
+
 import pytest
 
+from domain.admission import Slots
 from domain.breaker import CircuitState
 from domain.events import AttemptEnded, CircuitChanged, Events
 from infrastructure.telemetry.health import Health
@@ -16,9 +19,8 @@ class Seen:
     def __init__(self):
         self.events = Events()
         self.shut = set()
-        self.metrics = PrometheusMetrics(
-            events=self.events, providers=["p", "q"], active_streams=lambda: 0, version="1"
-        )
+        slots = Slots(limit=1, limit_per_user=1, queue_size=0, queue_timeout_s=1.0, clock=time.monotonic)
+        self.metrics = PrometheusMetrics(events=self.events, providers=["p", "q"], slots=slots, version="1")
         self.health = Health(
             events=self.events,
             providers=["p", "q"],
