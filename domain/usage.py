@@ -5,17 +5,13 @@ begin at once within the limit together, and at its end the reservation becomes 
 """
 
 from collections.abc import Mapping, Sequence
-from math import ceil
 
 from domain.chat import Caller, ChatRequest
 from domain.generation import Sealed
 from domain.selection import Route
+from domain.tokens import estimated_prompt_tokens
 from domain.values import value
 
-CHARS_A_TOKEN = 4
-"""Of the prompt, as its own tokens are counted by the provider only."""
-MESSAGE_TOKENS = 4
-"""What each message costs beside its text."""
 ANSWER_TOKENS = 512
 """What an answer is taken to be long when its asker sets no bound."""
 
@@ -61,9 +57,7 @@ def usage_limits(caller: Caller, tiers: Mapping[str, int]) -> UsageLimits | None
 def estimate(request: ChatRequest, routes: Sequence[Route]) -> Use:
     """What the answer may take, on the dearest of the routes."""
     options = request.options
-    prompt = sum(
-        MESSAGE_TOKENS + ceil(_char_count(message.get("content")) / CHARS_A_TOKEN) for message in request.messages
-    )
+    prompt = estimated_prompt_tokens(request)
     longest = options.get("max_completion_tokens") or options.get("max_tokens") or ANSWER_TOKENS
     answer = int(longest) * request.choice_count
     usd = max((route.cost_usd(prompt, answer) for route in routes), default=0.0)
@@ -75,11 +69,3 @@ def used(sealed: Sealed) -> Use | None:
     if sealed.usage is not None:
         return Use(tokens=sealed.usage.total_tokens, usd=sealed.cost_usd or 0.0)
     return None if sealed.chunk_count else NOTHING
-
-
-def _char_count(content: object) -> int:
-    """The length of a message's text: a string, or parts of which some have text."""
-    if isinstance(content, str):
-        return len(content)
-    parts = content if isinstance(content, list) else ()
-    return sum(len(part["text"]) for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))

@@ -30,11 +30,11 @@ async def left(service, *, after_asking):
 
 @pytest.mark.parametrize(
     ("options", "tokens"),
-    [({}, 616), ({"max_tokens": 50}, 154), ({"max_completion_tokens": 10, "max_tokens": 50}, 114),
-     ({"max_tokens": 50, "n": 3}, 254)],
+    [({}, 631), ({"max_tokens": 50}, 169), ({"max_completion_tokens": 10, "max_tokens": 50}, 129),
+     ({"max_tokens": 50, "n": 3}, 269)],
 )  # fmt: skip
 def test_an_estimate_is_the_prompt_and_the_longest_answer(options, tokens):
-    """Four characters of prompt are taken for a token; who sets no bound is taken to want a usual answer."""
+    """The prompt counts as in the books (domain/tokens.py); who sets no bound is taken to want a usual answer."""
     request = ChatRequest(model="m", messages=QUESTION.messages, options=options)
 
     assert estimate(request, ()) == Use(tokens=tokens, usd=0.0)
@@ -44,15 +44,15 @@ def test_an_estimate_is_of_the_dearest_route():
     """Whichever will answer."""
     routes = [Route(provider="a", model="a", usd_per_mtok_in=1.0, usd_per_mtok_out=price) for price in (2.0, 8.0, 4.0)]
 
-    assert estimate(QUESTION, routes).usd == pytest.approx((104 * 1.0 + 512 * 8.0) / 1e6)
+    assert estimate(QUESTION, routes).usd == pytest.approx((119 * 1.0 + 512 * 8.0) / 1e6)
 
 
-def test_parts_of_a_message_count_by_their_texts():
-    """Pictures and the like are the provider's to count."""
-    parts = [{"type": "text", "text": "x" * 40}, {"type": "image_url", "image_url": {"url": "data:…"}}, "odd"]
+def test_parts_of_a_message_count_by_what_they_are():
+    """What is no text is taken for a picture."""
+    parts = [{"type": "text", "text": "x" * 40}, {"type": "image_url", "image_url": {"url": "data:…"}}]
     request = ChatRequest(model="m", messages=({"role": "user", "content": parts}, {"role": "assistant"}))
 
-    assert estimate(request, ()).tokens == 10 + 2 * 4 + 512
+    assert estimate(request, ()).tokens == 12 + 1000 + 2 * 4 + 512
 
 
 @pytest.mark.parametrize(
