@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+from domain.admission import Slots
 from domain.chat import Caller
 from domain.errors import RateLimited
 from domain.events import Events, RateChecked
@@ -29,7 +30,8 @@ class Instance:
     def __init__(self, url: str, name: str, count: int) -> None:
         events = Events()
         self.paths: Counter[str] = Counter()
-        self.metrics = PrometheusMetrics(events=events, providers=(), active_streams=lambda: 0.0, version="0")
+        slots = Slots(limit=1, limit_per_user=1, clock=time.monotonic)
+        self.metrics = PrometheusMetrics(events=events, providers=(), slots=slots, version="0")
         events.subscribe(RateChecked, lambda event: self.paths.update((event.path,)))
         self.client = RedisClient(connect(url).commands, linger_s=0.005, publish=events.publish)
         self.limiter = RedisRateLimiter(
