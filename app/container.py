@@ -16,6 +16,7 @@ from config.catalogue import Catalogue, Kind, ProviderConfig
 from config.settings import Settings
 from domain.admission import Slots
 from domain.answer import CacheStatus
+from domain.auditing import Auditing
 from domain.breaker import circuit_name
 from domain.caching import Purges
 from domain.callers import Callers
@@ -36,6 +37,7 @@ from domain.sessions import Conversations
 from domain.spending import Spending
 from domain.tracking import Tracker
 from domain.warming import Warming
+from infrastructure.memory.audit_trail import MemoryAuditTrail
 from infrastructure.memory.circuit_breakers import PurgatoryCircuitBreakers
 from infrastructure.memory.generation_log import MemoryGenerationLog
 from infrastructure.memory.generations import Generations
@@ -45,6 +47,7 @@ from infrastructure.memory.rate_limiter import MemoryRateLimiter
 from infrastructure.memory.response_cache import MemoryResponseCache
 from infrastructure.memory.session_store import MemorySessionStore
 from infrastructure.memory.usage_limiter import MemoryUsageLimiter
+from infrastructure.redis.audit_trail import RedisAuditTrail
 from infrastructure.redis.circuit_breakers import RedisCircuitBreakers
 from infrastructure.redis.client import COMPONENT, RedisClient
 from infrastructure.redis.connection import connect as connect_redis
@@ -356,10 +359,15 @@ class Container(containers.DeclarativeContainer):
         near_entries=settings.provided.cache.l1_entries,
         ttl_s=settings.provided.cache.ttl_s,
     )
+    redis_audit_trail = providers.Singleton(RedisAuditTrail, client=redis_client, publish=publish)
+    audit_trail = providers.Selector(store, memory=providers.Singleton(MemoryAuditTrail), redis=redis_audit_trail)
+    auditing = providers.Singleton(Auditing, trail=audit_trail, events=events, unix_now=unix_now)
     shared = providers.Selector(
         store,
         memory=providers.List(),
-        redis=providers.List(subscriptions, key_store, liveness, popularity, redis_limiter, redis_client),
+        redis=providers.List(
+            subscriptions, key_store, liveness, popularity, redis_limiter, redis_audit_trail, redis_client
+        ),
     )
     pace = providers.Singleton(Pace)
     provider_slots = providers.Singleton(_provider_slots, catalogue)

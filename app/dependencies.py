@@ -14,6 +14,7 @@ from domain.callers import Callers
 from domain.lifecycle import Lifecycle
 from domain.operator import Operator
 from domain.operator_key import OperatorKey
+from domain.ports import AuditTrail
 from domain.sessions import Conversations
 from domain.warming import Warming
 
@@ -81,6 +82,7 @@ class Metrics(Protocol):
         ...
 
 
+AuditTrailDep = NamedDependency[SkipValidation[AuditTrail]]
 OperatorDep = NamedDependency[SkipValidation[Operator]]
 WarmingDep = NamedDependency[SkipValidation[Warming]]
 ConversationsDep = NamedDependency[SkipValidation[Conversations]]

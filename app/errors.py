@@ -76,6 +76,7 @@ STATUSES: dict[str, Status] = {
     "at_capacity": Status(503, "No stream is free", "server_error", is_retryable=True),
     "keys_unavailable": Status(503, "API keys cannot be checked", "server_error", is_retryable=True),
     "session_unavailable": Status(503, "The conversation cannot be read", "server_error", is_retryable=True),
+    "audit_unavailable": Status(503, "The audit trail cannot be read", "server_error", is_retryable=True),
     "all_providers_down": Status(503, "No provider could answer", "server_error", is_retryable=True),
     "not_cached": Status(504, "Not stored", "server_error"),
     "upstream_timeout": Status(504, "No provider answered in time", "server_error", is_retryable=True),

@@ -24,6 +24,7 @@ from app.openapi import CompleteDocument, openapi_config
 from domain.errors import Internal, WeirError
 from domain.events import DefectFound
 from domain.operator import Operator
+from domain.ports import AuditTrail
 from domain.sessions import Conversations
 from domain.warming import Warming
 
@@ -83,6 +84,10 @@ def _dependencies(container: Container) -> dict[str, Provide]:
     def metrics() -> Metrics:
         return container.metrics()
 
+    def audit_trail() -> AuditTrail:
+        trail: AuditTrail = container.audit_trail()
+        return trail
+
     def operator() -> Operator:
         return container.operator()
 
@@ -95,6 +100,7 @@ def _dependencies(container: Container) -> dict[str, Provide]:
         "health": health,
         "metrics": metrics,
         "operator": operator,
+        "audit_trail": audit_trail,
         "warming": warming,
     }
     return {name: Provide(provide, sync_to_thread=False) for name, provide in named.items()}
@@ -104,6 +110,7 @@ def _lifespan(container: Container) -> Any:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
         container.event_log()
+        container.auditing()
         container.metrics()
         container.health()
         container.operator()

@@ -190,6 +190,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         parameters=("provider",),
         needs_key=True,
     ),
+    ("/admin/audit", "get"): Operation(
+        good={200: _json("What became of requests, the newest first.", "Audit")},
+        codes=("invalid_request", "unauthorized", "audit_unavailable", *_NO_KEY_SET),
+        parameters=("audit_limit", "audit_before"),
+        needs_key=True,
+    ),
     ("/metrics", "get"): Operation(
         good={200: _answer("All metrics.", ("X-Thread-ID",), **{"text/plain": {"schema": {"type": "string"}}})}
     ),

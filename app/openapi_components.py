@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from app.auditing import LIMIT, MAX_LIMIT, POSITION
 from app.bodies import CompletionBody, StreamBody
 from app.errors import STATUSES
 from app.headers import SESSION_ID, THREAD_ID
@@ -137,6 +138,18 @@ PARAMETERS: dict[str, Json] = {
         "The number of the last event that was seen: the stream goes on behind it.",
         {"type": "string", "pattern": _NUMBER_OF_AN_EVENT},
     ),
+    "audit_limit": _parameter(
+        "limit",
+        "query",
+        "How many entries.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": LIMIT},
+    ),
+    "audit_before": _parameter(
+        "before",
+        "query",
+        "Those older than this: `next` of the page before.",
+        {"type": "string", "pattern": f"^{POSITION.pattern}$"},
+    ),
     "format": _parameter(
         "format", "query", "`openai`: chat.completion.chunk events.", {"type": "string", "enum": ["openai"]}
     ),
@@ -158,6 +171,38 @@ _CIRCUIT = _object(
     provider=_TEXT,
     **_STATE,
     models={"type": "object", "additionalProperties": _object("The circuit of one model.", **_STATE)},
+)
+_TEXT_OR_NULL: Json = {"type": ["string", "null"]}
+_COUNT_OR_NULL: Json = {"type": ["integer", "null"], "minimum": 0}
+_AUDIT_ENTRY = _object(
+    "What became of one request. `cost_usd` is what it has cost, null if its client left before that was known.",
+    id=_TEXT,
+    at_s={"type": "number", "description": "Unix seconds, of its end."},
+    thread_id=_TEXT,
+    stream_id=_TEXT_OR_NULL,
+    user=_TEXT,
+    tenant=_TEXT,
+    tier=_TEXT,
+    outcome={"type": "string", "enum": ["done", "left", "failed", "refused"]},
+    code=_TEXT_OR_NULL,
+    requested=_TEXT_OR_NULL,
+    provider=_TEXT_OR_NULL,
+    model=_TEXT_OR_NULL,
+    cache={"enum": ["l1", "l2", "coalesced", "miss", "bypass", None]},
+    usage={
+        "oneOf": [
+            {"type": "null"},
+            _object(
+                "Tokens of the answer.",
+                prompt_tokens=_COUNT,
+                completion_tokens=_COUNT_OR_NULL,
+                estimated={"type": "boolean"},
+            ),
+        ]
+    },
+    cost_usd=_NUMBER,
+    saved_usd={"type": "number"},
+    duration_ms={"type": "number"},
 )
 _CODE: Json = {"type": "string", "enum": sorted(STATUSES)}
 _SCHEMAS: dict[str, Json] = {
@@ -235,6 +280,11 @@ _SCHEMAS: dict[str, Json] = {
     ),
     "Circuit": _CIRCUIT,
     "Circuits": _object("One for each provider.", circuits=_array(_CIRCUIT)),
+    "Audit": _object(
+        "A page of the audit trail; `next` asks for the one after it, as `before`.",
+        entries=_array(_AUDIT_ENTRY),
+        next=_TEXT_OR_NULL,
+    ),
     "Status": _object("One word.", status=_TEXT),
     "Health": _object(
         "All checks.",

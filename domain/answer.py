@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from domain.admission import Slot
-from domain.chat import Chunk
+from domain.chat import Caller, Chunk
 from domain.errors import Internal
 from domain.events import AnswerServed, DefectFound, FirstChunkServed, Publish
 from domain.generation import Generation, Reader, Record, Sealed, State
@@ -42,6 +42,7 @@ class Answer:
 
     __slots__ = (
         "_began_s",
+        "_caller",
         "_clock",
         "_is_first_chunk_due",
         "_is_rejoined",
@@ -62,6 +63,7 @@ class Answer:
         *,
         generation: Generation,
         cache: CacheStatus,
+        caller: Caller,
         thread_id: str,
         slot: Slot,
         quotas: tuple[Quota, ...],
@@ -80,6 +82,7 @@ class Answer:
         self.age_s = age_s
         self.keeping: asyncio.Task[None] | None = None
         self.reader = Reader(generation, position)
+        self._caller = caller
         self._slot = slot
         self._publish = publish
         self._clock = clock
@@ -143,12 +146,24 @@ class Answer:
         self._publish(
             AnswerServed(
                 thread_id=self.thread_id,
+                stream_id=self.stream_id,
+                caller=self._caller,
+                requested=self.generation.opened.model,
                 cache=self.cache,
                 provider=sealed.provider if sealed else None,
                 model=sealed.model if sealed else None,
                 chunk_count=sealed.chunk_count if sealed else 0,
                 duration_s=self.duration_s,
                 is_whole=is_whole,
+                failure=sealed.failure.code if sealed and sealed.failure else None,
+                usage=sealed.usage if sealed else None,
+                cost_usd=self._cost_usd(sealed),
                 saved_usd=self.saved_usd(sealed) if sealed and has_saved else 0.0,
             )
         )
+
+    def _cost_usd(self, sealed: Sealed | None) -> float | None:
+        """What this client's asking has cost; None while the answer that it caused goes on."""
+        if self.cache.spares_a_call or self._is_rejoined:
+            return 0.0
+        return (sealed.cost_usd or 0.0) if sealed else None

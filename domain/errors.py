@@ -10,6 +10,7 @@ WeirError                      carries a `code` of the public contract
 │   ├── UnknownStream
 │   ├── UnknownProvider
 │   ├── UnknownSession
+│   ├── AuditUnavailable       the audit trail cannot be read now; come back in `retry_after_s`
 │   ├── SessionUnavailable     the conversation cannot be read now; come back in `retry_after_s`
 │   ├── Forbidden              the caller may not do this to that stream
 │   ├── RequestTooLarge
@@ -150,6 +151,16 @@ class SessionUnavailable(RequestRefused):
     def __init__(self, detail: str = "") -> None:
         away = "The conversation cannot be reached now; without it the answer would be to another question."
         super().__init__(detail or away)
+        self.retry_after_s = 1.0
+
+
+class AuditUnavailable(RequestRefused):
+    """The audit trail cannot be read now: where it is kept is away."""
+
+    code = "audit_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("The audit trail cannot be reached now; what happens meanwhile is written when it can be.")
         self.retry_after_s = 1.0
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from domain.breaker import CircuitState
-from domain.chat import Usage
+from domain.chat import Caller, Usage
 from domain.generation import Sealed
 from domain.values import value
 
@@ -20,11 +20,13 @@ class RequestAdmitted:
 
 @value
 class RequestTurnedAway:
-    """A request was refused, for the reason that `code` names."""
+    """A request of `caller` was refused, for the reason that `code` names; `requested` is a model of the catalogue."""
 
     thread_id: str
     code: str
-    tier: str
+    caller: Caller
+    requested: str | None
+    duration_s: float
 
 
 @value
@@ -127,15 +129,24 @@ class FirstChunkServed:
 
 @value
 class AnswerServed:
-    """A client has been sent all it will get; `cache` is where it came from, `is_whole` whether nothing is missing."""
+    """A client has been sent all it will get; `cache` is where it came from, `is_whole` whether nothing is missing.
+
+    `failure` is the code of what the answer failed of, `cost_usd` what this client's asking has cost; None: not known.
+    """
 
     thread_id: str
+    stream_id: str
+    caller: Caller
+    requested: str
     cache: str
     provider: str | None
     model: str | None
     chunk_count: int
     duration_s: float
     is_whole: bool
+    failure: str | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
     saved_usd: float = 0.0
 
 
@@ -195,6 +206,13 @@ class ComponentChanged:
     is_degraded: bool
     error: BaseException | None = None
     reason: str | None = None
+
+
+@value
+class AuditEntriesLost:
+    """So many entries of the audit trail could not be kept, and never will be."""
+
+    count: int
 
 
 @value

@@ -137,7 +137,7 @@ class Lifecycle:
                 slot.release()
             trace.close()
             if isinstance(refusal, WeirError):
-                self._refused(ask.thread_id, ask.caller, refusal)
+                self._refused(ask.thread_id, ask.caller, refusal, began_s, ask.request.model)
             raise
         await self._conversations.go_on(ask.turn, answer)
         return answer
@@ -174,7 +174,7 @@ class Lifecycle:
             quotas = self._spending.quotas(caller)
             slot = await self._slots.take(caller.user, present=present)
         except RequestRefused as refusal:
-            self._refused(thread_id, caller, refusal)
+            self._refused(thread_id, caller, refusal, began_s)
             raise
         opened, cache = generation.opened, CacheStatus.COALESCED
         if caller.user == opened.user and (not is_given or thread_id == opened.thread_id):
@@ -182,6 +182,7 @@ class Lifecycle:
         answer = Answer(
             generation=generation,
             cache=cache,
+            caller=caller,
             thread_id=thread_id,
             slot=slot,
             quotas=quotas,
@@ -256,6 +257,7 @@ class Lifecycle:
         return Answer(
             generation=source.generation,
             cache=source.cache,
+            caller=ask.caller,
             thread_id=ask.thread_id,
             slot=slot,
             quotas=self._spending.quotas(ask.caller),
@@ -343,8 +345,19 @@ class Lifecycle:
     def _shares(self, caller: Caller, generation: Generation) -> bool:
         return generation.opened.scope == sharing_scope(caller, self._policy.scope)
 
-    def _refused(self, thread_id: str, caller: Caller, refusal: WeirError) -> None:
-        self._publish(RequestTurnedAway(thread_id=thread_id, code=refusal.code, tier=caller.tier))
+    def _refused(
+        self, thread_id: str, caller: Caller, refusal: WeirError, began_s: float, requested: str | None = None
+    ) -> None:
+        """A refusal is told; of a model that there is not, its name is the client's words, and is not."""
+        self._publish(
+            RequestTurnedAway(
+                thread_id=thread_id,
+                code=refusal.code,
+                caller=caller,
+                requested=requested if requested in self._policy.models else None,
+                duration_s=self._clock() - began_s,
+            )
+        )
 
 
 def _led(generation: Generation) -> CacheStatus:

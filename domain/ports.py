@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from domain.audit import Audited, AuditEntry
 from domain.breaker import Circuit
 from domain.chat import Caller, ChatRequest, Chunk, Message, Turn
 from domain.generation import Generation, Opened, Record
@@ -230,6 +231,27 @@ class KeyStore(Protocol):
 
         Raises:
             KeysUnavailable: nobody can tell now.
+        """
+        ...
+
+
+class AuditTrail(Protocol):
+    """What became of all requests, in the order of their ends. Contract: tests/contracts/test_audit_trail.py.
+
+    The oldest entries go when there are too many.
+    """
+
+    def append(self, entry: AuditEntry) -> None:
+        """The entry is in the trail, or will be soon; it is not waited for."""
+        ...
+
+    async def read(self, limit: int, before: str | None = None) -> list[Audited]:
+        """The last entries, the newest first, at most `limit`; of those that are older than the position `before`.
+
+        Whatever was appended in this process is among them. A position is two numbers with a hyphen between them.
+
+        Raises:
+            AuditUnavailable: nobody can tell now.
         """
         ...
 

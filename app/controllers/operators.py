@@ -3,10 +3,11 @@
 from typing import Any
 
 from litestar import Controller, Request, post, route
-from litestar.params import FromPath
+from litestar.params import FromPath, FromQuery
 
+from app.auditing import parse_limit, parse_position, told_page
 from app.clients import Client
-from app.dependencies import HttpPolicyDep, OperatorDep, WarmingDep
+from app.dependencies import AuditTrailDep, HttpPolicyDep, OperatorDep, WarmingDep
 from app.headers import READ
 from app.operating import parse_purge_body, parse_questions, told_circuits, told_purge
 from app.threads import thread_id_of
@@ -17,7 +18,7 @@ Http = Request[Any, Any, Any]
 
 
 class OperatorController(Controller):
-    """The cache and the circuits, in an operator's hands."""
+    """The cache, the circuits and the audit trail, in an operator's hands."""
 
     tags = ("Operators",)
 
@@ -48,3 +49,11 @@ class OperatorController(Controller):
     async def reset(self, operator: OperatorDep, provider: FromPath[str]) -> dict[str, Any]:
         """Close the circuits of all of a provider's models, on all instances."""
         return told_circuits(operator.reset(provider))
+
+    @route("/admin/audit", http_method=READ)
+    async def audit(
+        self, audit_trail: AuditTrailDep, limit: FromQuery[str | None] = None, before: FromQuery[str | None] = None
+    ) -> dict[str, Any]:
+        """Read what became of requests, the newest first."""
+        count, position = parse_limit(limit), parse_position(before)
+        return told_page(await audit_trail.read(count, position), count)

@@ -11,6 +11,7 @@ import structlog
 from domain.events import (
     AnswerServed,
     AttemptEnded,
+    AuditEntriesLost,
     CacheHit,
     CachePurged,
     CircuitChanged,
@@ -100,6 +101,7 @@ class EventLog:
             DefectFound: self._defect,
             ComponentChanged: self._component,
             EntryUnreadable: self._unreadable,
+            AuditEntriesLost: self._audit_lost,
             SessionFailed: self._session,
         }
         for kind, listener in listeners.items():
@@ -199,6 +201,9 @@ class EventLog:
 
     def _unreadable(self, event: EntryUnreadable) -> None:
         self._log.warning("unreadable entry", stage="2.2", error_type=type(event.error).__name__)
+
+    def _audit_lost(self, event: AuditEntriesLost) -> None:
+        self._log.error("audit entries lost", component="audit", count=event.count)
 
     def _session(self, event: SessionFailed) -> None:
         error = event.error

@@ -106,7 +106,7 @@ class PrometheusMetrics:
 
         def turned_away(event: RequestTurnedAway) -> None:
             if event.code == "rate_limited":
-                exceeded(event.tier).inc()
+                exceeded(event.caller.tier).inc()
             elif event.code in _SLOT_REFUSALS:
                 rejected(event.code).inc()
 

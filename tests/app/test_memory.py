@@ -9,7 +9,7 @@ from app import completion_chunks, named_events
 from app.completion import completion
 from domain.admission import Slots
 from domain.answer import Answer, CacheStatus
-from domain.chat import Chunk
+from domain.chat import Caller, Chunk
 from domain.generation import Generation, Opened, Sealed, State
 from tests.fakes import FakeClock
 
@@ -34,6 +34,7 @@ async def served_in_every_form(generation):
     answer = Answer(
         generation=generation,
         cache=CacheStatus.L1,
+        caller=Caller(user="u"),
         thread_id="t",
         slot=slot,
         quotas=(),

@@ -18,6 +18,7 @@ ROUTES = [
     ("POST", "/admin/cache/purge"),
     ("POST", "/admin/cache/warm"),
     ("GET", "/admin/circuits"),
+    ("GET", "/admin/audit"),
     ("POST", "/admin/circuits/openai/reset"),
 ]
 PURGE = "/admin/cache/purge"
