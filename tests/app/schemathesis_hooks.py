@@ -17,7 +17,9 @@ def filter_case(context, case):
     """
     body = case.body if isinstance(case.body, dict) else {}
     has_two_ids = body.get("thread_id") is not None and "X-Thread-ID" in (case.headers or {})
-    return not (has_two_ids or _is_beyond(case) or any(map(_is_whole, body.values())) or _CONTROL.search(json.dumps(body)))
+    return not (
+        has_two_ids or _is_beyond(case) or any(map(_is_whole, body.values())) or _CONTROL.search(json.dumps(body))
+    )
 
 
 def _is_beyond(case):
