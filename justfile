@@ -40,7 +40,7 @@ check: setup
     ruff format --check
     mypy
     lint-imports
-    just test
+    pytest --numprocesses 2 --dist loadgroup
 
 # Measure, and print a table of ratios
 bench *ARGS: setup

@@ -61,7 +61,7 @@ class Leaders:
         self._running: dict[str, tuple[Generation, asyncio.Task[None]]] = {}
         self._graces: dict[str, asyncio.TimerHandle] = {}
         self._looking: set[asyncio.Task[None]] = set()
-        self._left: set[str] = set()
+        self._unread: set[str] = set()
 
     def start(self, lease: Lease, task: Task) -> None:
         """The generation is being produced, in a task of its own, from where an earlier leader left it."""
@@ -92,12 +92,10 @@ class Leaders:
         What nobody reads here, and another process can go on with, is left to whoever reads it there: unsealed.
         """
         running = dict(self._running)
-        for generation_id, (generation, task) in running.items():
-            if not generation.reader_count and self._log.can_go_on_elsewhere(generation):
-                self._left.add(generation_id)
-                task.cancel()
-            else:
-                self.stop(generation_id, "This instance is shutting down.")
+        for generation_id, (generation, _) in running.items():
+            if not generation.reader_count:
+                self._unread.add(generation_id)
+            self.stop(generation_id, "This instance is shutting down.")
         await asyncio.gather(*(task for _, task in running.values()), return_exceptions=True)
 
     def _begin_grace(self, generation: Generation) -> None:
@@ -155,7 +153,7 @@ class Leaders:
             repeated = await self._repeat(lease) if task.can_repeat else None
             sealed = repeated or await self._produce(lease, task, progress)
         except asyncio.CancelledError as stop:
-            if lease.generation.opened.generation_id not in self._left:
+            if not await self._is_left(lease.generation):
                 why = str(stop) or "The stream was stopped."
                 await self._seal(lease, task, progress.sealed(State.CANCELLED, Cancelled(why)))
             raise stop.with_traceback(None) from None  # its frames and the task would hold each other
@@ -166,6 +164,10 @@ class Leaders:
             task.settle(None)
         else:
             await self._seal(lease, task, sealed)
+
+    async def _is_left(self, generation: Generation) -> bool:
+        """Whether another process goes on with it, as nobody reads it here."""
+        return generation.opened.generation_id in self._unread and await self._log.can_go_on_elsewhere(generation)
 
     def _tell_spending(self, progress: Progress) -> None:
         for booking in progress.bookings():

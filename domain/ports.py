@@ -103,8 +103,8 @@ class GenerationLog(Protocol):
         """What another process has written into a generation that it leads is in it here too."""
         ...
 
-    def can_go_on_elsewhere(self, generation: Generation) -> bool:
-        """Whether a generation that is led here can be gone on with by another process, once this one has gone."""
+    async def can_go_on_elsewhere(self, generation: Generation) -> bool:
+        """Whether a generation that was led here, by nobody now, can be gone on with by another process."""
         ...
 
     async def request_stop(self, generation_id: str) -> None:

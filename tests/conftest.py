@@ -9,6 +9,15 @@ settings.register_profile("weir", deadline=None)  # how long an example takes sa
 settings.load_profile("weir")
 
 
+def pytest_collection_modifyitems(items):
+    """With several processes, each file stays in one, for what its tests share; so does all of tests/fleet, whose
+    instances need the machine.
+    """
+    for item in items:
+        is_fleet = item.path.parent.name == "fleet"
+        item.add_marker(pytest.mark.xdist_group("fleet" if is_fleet else str(item.path)))
+
+
 @pytest.fixture
 def anyio_backend():
     return "asyncio"

@@ -43,7 +43,7 @@ class MemoryGenerationLog:
     async def catch_up(self, generation: Generation) -> None:
         """Nobody else writes."""
 
-    def can_go_on_elsewhere(self, generation: Generation) -> bool:  # noqa: ARG002  # there is no elsewhere
+    async def can_go_on_elsewhere(self, generation: Generation) -> bool:  # noqa: ARG002  # there is no elsewhere
         """Nobody else knows it."""
         return False
 

@@ -246,10 +246,14 @@ class RedisGenerationLog:
             if not known.is_led_here:
                 self._follower.take_in(known, entries)
 
-    def can_go_on_elsewhere(self, generation: Generation) -> bool:
-        """Whether Redis has all of it and answers: whoever reads it on another instance has it go on there."""
+    async def can_go_on_elsewhere(self, generation: Generation) -> bool:
+        """Whether Redis has all of it, once it has answered: it goes on wherever it is read on another instance."""
         known = self._roll.get(generation.opened.generation_id)
-        return known is not None and known.is_written and not (known.is_alone or self._client.is_away)
+        if known is None:
+            return False
+        while known.writing:
+            await asyncio.wait([known.writing])
+        return known.is_written and not (known.is_alone or self._client.is_away)
 
     def followed(self) -> Iterator[Known]:
         """The generations that others lead and somebody reads here; what nobody reads for two looks is dropped."""

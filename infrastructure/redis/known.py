@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from domain.generation import Generation, Record
 from infrastructure.redis.keys import followed_key, lease_key, log_key, own_lease_key, tag_of, tail_channel
@@ -12,7 +13,8 @@ from infrastructure.redis.keys import followed_key, lease_key, log_key, own_leas
 class Known:
     """A generation that is led or followed here, its id, and its keys (keys.py), which are asked for with every chunk.
 
-    `written`: how many of its records are in Redis; `pending`: those that nobody has been told yet.
+    `written`: how many of its records are in Redis; `writing`: the answer to the append that is under way; `pending`:
+    those records that nobody has been told yet.
     `is_apart`: it has a lease of its own, beside the one that answers the same question.
     `is_alone`: another has gone on without what was told here, or Redis has been away for long: this one is finished in
     memory, for those who read it here.
@@ -28,7 +30,7 @@ class Known:
     is_led_here: bool
     written: int
     pending: list[Record] = field(default_factory=list)
-    is_busy: bool = False
+    writing: asyncio.Future[Any] | None = None
     is_fetching: bool = False
     is_dirty: bool = False
     is_apart: bool = False

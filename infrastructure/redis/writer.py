@@ -84,18 +84,17 @@ class Writer:
     def _submit(self, known: Known) -> None:
         """Send all that Redis does not have, unless that is being done."""
         generation = known.generation
-        if known.is_busy or known.is_alone:
+        if known.writing or known.is_alone:
             return
         if self._client.is_away:
             self._tell(known, len(known.pending))
             return
-        known.is_busy = True
         records = (*generation.records[known.written :], *known.pending)
         if known.written == 0:
             self.make_findable(generation.opened)
         last = records[-1] if records and isinstance(records[-1], Sealed) else None
         count, pending_count = known.written + len(records), len(known.pending)
-        sent = self._client.submit_script(
+        known.writing = self._client.submit_script(
             APPEND,
             (known.lease, known.log),
             known.generation_id,
@@ -109,11 +108,11 @@ class Writer:
             HOLD_MS if last and last.state is State.DONE else 0,
             *map(encode_record, records),
         )
-        sent.add_done_callback(lambda answer: self._written(known, count, pending_count, answer))
+        known.writing.add_done_callback(lambda answer: self._written(known, count, pending_count, answer))
 
     def _written(self, known: Known, count: int, pending_count: int, answer: asyncio.Future[Any]) -> None:
         """Act on what Redis says to records up to number `count`, of which `pending_count` nobody has been told."""
-        known.is_busy = False
+        known.writing = None
         if answer.cancelled() or isinstance(answer.exception(), NO_ANSWER):
             self._tell(known, len(known.pending))
             return

@@ -90,7 +90,7 @@ class Logs(RuleBasedStateMachine):
         is_taken = await _is_taken(log, led.on_redis, record)
         known = log._roll.get(led.on_redis.generation.opened.generation_id)
         if known is not None:
-            await until(lambda: not (known.is_busy or known.pending))
+            await until(lambda: not (known.writing or known.pending))
         assert (is_taken and record in led.on_redis.generation.records) == expected
         await self._read(led)
 
@@ -117,7 +117,7 @@ class Logs(RuleBasedStateMachine):
         log = self.instances[led.at].log
         known = log._roll.get(led.on_redis.generation.opened.generation_id)
         log.refresh(known)
-        await until(lambda: not (known.is_busy or known.is_led_here))
+        await until(lambda: not (known.writing or known.is_led_here))
 
     async def _read(self, led):
         records = led.in_memory.generation.records

@@ -211,7 +211,8 @@ async def test_what_was_spent_without_redis_is_counted_when_it_is_back(own_redis
     assert "0.0500 USD are left" in str(await refused(subject.limiter, RICH, use(usd=0.15)))
     subject.limiter.settle(reservation, use(usd=0.1))
     own_redis.process.send_signal(signal.SIGCONT)
-    await until(lambda: not (subject.client.is_away or subject.limiter._unsettled or subject.client._sending))
+    client = subject.client
+    await until(lambda: not (client.is_away or subject.limiter._unsettled or client._sending or client._waiting))
 
     assert "0.3000 USD are left" in str(await refused(subject.limiter, RICH, use(usd=0.35)))
     await subject.limiter.reserve(RICH, use(usd=0.25))

@@ -57,12 +57,9 @@ class Hammer:
         Each was admitted between its start and its answer, so all that began and were answered in a time were in it.
         """
         return max(
-            sum(began_s <= one and end <= ended_s for one, end in self.admitted)
-            - amount
-            - (ended_s - began_s) * rate_per_s
+            count - amount - (ended_s - began_s) * rate_per_s
             for began_s, _ in self.admitted
-            for _, ended_s in self.admitted
-            if ended_s > began_s
+            for count, ended_s in enumerate(sorted(end for one, end in self.admitted if one >= began_s), 1)
         )
 
 
