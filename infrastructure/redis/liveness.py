@@ -49,6 +49,7 @@ class Liveness:
         self._forgotten_at_s = -math.inf
         client.on_return.append(self._redis_is_back)
         self._beating: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def instance_count(self) -> int:
@@ -61,21 +62,23 @@ class Liveness:
 
     async def close(self) -> None:
         """Others see at once that this instance is gone."""
-        if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.gather(self._beating, return_exceptions=True)
+        for task in filter(None, (self._beating, self._looking)):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         await self._ask("DEL", instance_key(self._instance_id))
         await self._ask("ZREM", INSTANCES, self._instance_id)
 
     async def _beat_on(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            began_s = loop.time()
             self._returned.clear()
             try:
                 await self._beat()
             except Exception as defect:  # noqa: BLE001  # an instance that stops beating loses all it leads
                 self._publish(DefectFound(thread_id="-", error=defect))
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._returned.wait(), BEAT_S)
+                await asyncio.wait_for(self._returned.wait(), began_s + BEAT_S - loop.time())
 
     def _redis_is_back(self) -> None:
         """It may be empty: this instance is in it again at once, and others have time for that too."""
@@ -104,12 +107,16 @@ class Liveness:
         if asyncio.get_running_loop().time() - self._forgotten_at_s < LIFE_MS / 1000:
             missing.clear()
         gone, self._missing = missing & self._missing, missing
-        await self._look_after(followed, gone | {self._instance_id})
+        if self._looking is None or self._looking.done():
+            looking = self._look_after(followed, gone | {self._instance_id})
+            self._looking = asyncio.get_running_loop().create_task(looking, name="redis-liveness-look")
+            self._looking.add_done_callback(self._looked)
 
     async def _look_after(self, followed: Sequence[Known], gone: set[str]) -> None:
         """Take over what `gone` led; look for what may have been missed of the rest.
 
         Of what is led here and quiet, Redis says whether it is still led here, and gets what could not be written.
+        Beats do not wait for this: much may have to be taken over at once, and who does that lives.
         """
         cut_off = {known for known in followed if known.unanswered_count >= CUT_OFF_BEATS}
         lost = [known for known in followed if known in cut_off or known.is_alone or known.owner in gone]
@@ -121,6 +128,11 @@ class Liveness:
         for end in ends:
             if isinstance(end, Exception):
                 self._publish(DefectFound(thread_id="-", error=end))
+
+    def _looked(self, looking: asyncio.Task[None]) -> None:
+        defect = None if looking.cancelled() else looking.exception()
+        if defect is not None:
+            self._publish(DefectFound(thread_id="-", error=defect))
 
     async def _count(self) -> int | None:
         """How many instances live, this one among them; None: there was no answer."""
