@@ -29,5 +29,6 @@ async def test_nobody_is_gone_because_redis_was_emptied(redis_server):
 
 async def beat(instance):
     """It has said that it lives, and looked after what others lead."""
+    instance.liveness._say_so()
     await instance.liveness._beat()
     await instance.liveness._looking
