@@ -72,7 +72,11 @@ class EventStream:
         return STREAM_HEADERS + answer_headers(self._answer)
 
     async def _send_records(self, send: Send) -> None:
-        reader, is_sealed = self._answer.reader, False
+        reader, is_sealed, failure = self._answer.reader, False, self._answer.failure
+        if failure is not None:
+            body = self._view.encode_failure(failure, reader.position)
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+            return
         while not is_sealed:
             number = reader.position
             records = await reader.read(self._heartbeat_s)

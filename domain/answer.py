@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from domain.admission import Slot
 from domain.chat import Caller, Chunk
-from domain.errors import Internal
+from domain.errors import AnswerFailed, Internal
 from domain.events import AnswerServed, DefectFound, FirstChunkServed, Publish
 from domain.generation import Generation, Reader, Record, Sealed, State
 from domain.limiting import Quota
@@ -37,7 +37,8 @@ class Answer:
 
     `age_s` is how old a stored answer is; `quotas` what the caller has left, of each limit it has. One that
     `is_rejoined` was asked for before: neither its first chunk's time nor what it saved is told again.
-    `keeping` keeps the answer in the client's conversation, if it is of one.
+    `keeping` keeps the answer in the client's conversation, if it is of one. Where there is a `failure`, it is all that
+    the client is sent.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Answer:
         "_slot",
         "age_s",
         "cache",
+        "failure",
         "generation",
         "keeping",
         "position",
@@ -73,6 +75,7 @@ class Answer:
         position: int = 0,
         age_s: float | None = None,
         is_rejoined: bool = False,
+        failure: AnswerFailed | None = None,
     ) -> None:
         self.generation = generation
         self.cache = cache
@@ -80,6 +83,7 @@ class Answer:
         self.quotas = quotas
         self.position = position
         self.age_s = age_s
+        self.failure = failure
         self.keeping: asyncio.Task[None] | None = None
         self.reader = Reader(generation, position)
         self._caller = caller
@@ -141,7 +145,8 @@ class Answer:
         reader, sealed = self.reader, self.generation.sealed
         reader.close()
         is_at_end = reader.position == len(self.generation.records)
-        is_whole = is_at_end and self.generation.state is State.DONE
+        is_whole = is_at_end and self.generation.state is State.DONE and self.failure is None
+        failure = self.failure or (sealed.failure if sealed else None)
         has_saved = is_whole and not self._is_rejoined
         self._publish(
             AnswerServed(
@@ -155,7 +160,7 @@ class Answer:
                 chunk_count=sealed.chunk_count if sealed else 0,
                 duration_s=self.duration_s,
                 is_whole=is_whole,
-                failure=sealed.failure.code if sealed and sealed.failure else None,
+                failure=failure.code if failure else None,
                 usage=sealed.usage if sealed else None,
                 cost_usd=self._cost_usd(sealed),
                 saved_usd=self.saved_usd(sealed) if sealed and has_saved else 0.0,

@@ -86,6 +86,10 @@ class Leaders:
         asyncio.get_running_loop().call_soon(running.cancel, why)
         return True
 
+    def is_leading(self, generation: Generation) -> bool:
+        """Whether it is being produced here."""
+        return generation.opened.generation_id in self._running
+
     async def close(self) -> None:
         """No generation is being produced here any more.
 

@@ -4,8 +4,8 @@ An instance asks the bucket (`Ask`) and is told what it gets (`Told`). What it h
 only up to what is not out: in the bucket and out, there are never more tokens than the rate's amount. So in no window
 is more admitted than that amount and what came back meanwhile, however many instances there are.
 
-What is held lapses here before the bucket forgets that it is out. What an instance held that is gone, or stood still
-for that long, is lost, not given twice: no more than one lease.
+What is held lapses here before the bucket forgets that it is out, and is given back then if it still can be. What an
+instance held that is gone, or stood still for longer, is lost, not given twice: no more than one lease.
 
 A rate too small to be divided is not held: each check asks, and its token is spent when the bucket gives it.
 """
@@ -22,7 +22,8 @@ LEASE_S = 3.0
 USE_S = 2.0
 """How long it is held; counted from before it was asked for, so from earlier than the bucket counts."""
 GRANT_S = 0.5
-"""What is told later than this after it was asked for is not used."""
+"""What was spent for those who wait is given back when that is told later than this after it was asked for: the bucket
+fills in its place. What is leased fills no place until it lapses, and is good until then."""
 LOOK_S = 1.0
 """How often what is held is looked at: what was not used meanwhile is given back."""
 PACE_S = 0.2
@@ -97,7 +98,6 @@ class Lease:
         if self.tokens and now_s < self.until_s:
             self.tokens -= 1
             return 0.0
-        self.tokens = 0
         return self.refused_until_s - now_s if now_s < self.refused_until_s else None
 
     def is_low(self, now_s: float) -> bool:
@@ -105,19 +105,18 @@ class Lease:
         return self.tokens < self.low and now_s >= self.refused_until_s
 
     def ask(self, now_s: float, instance_count: int) -> Ask:
-        """What to ask now. What was held since the last time, and not used, is given back."""
-        if now_s >= self.until_s:
-            self.tokens = 0
-        give, spend, want, self.low = 0, 0, 0, 0
+        """What to ask now. What was held since the last time and not used, or lapsed, is given back."""
         largest = _largest(self.rate, instance_count)
-        if largest < 2:  # noqa: PLR2004  # one token is no lease
-            give, spend = self.tokens, self.waiting
-        elif self._is_unused:
-            give = self.tokens
-        else:
+        is_divided = largest >= 2  # noqa: PLR2004  # one token is no lease
+        is_kept = is_divided and now_s < self.until_s and not self._is_unused
+        give = 0 if is_kept else self.tokens
+        self.tokens -= give
+        spend, want, self.low = 0, 0, 0
+        if not is_divided:
+            spend = self.waiting
+        elif not self._is_unused:
             ahead = self._ahead(now_s, largest)
             self.low, want = (ahead + 1) // 2, max(0, self.waiting + ahead - self.tokens)
-        self.tokens -= give
         self.asked_at_s, self._out = now_s, self.tokens
         owed, self.owed = self.owed, 0
         return Ask(at_s=now_s, spend=spend, want=want, held=self.tokens, give=give, owed=owed)
@@ -126,12 +125,13 @@ class Lease:
         """Hold what the bucket gave, and know when it has more."""
         self._alone = None
         self._left, self._left_at_s = told.left, now_s
-        if now_s - ask.at_s >= GRANT_S:
-            return
-        self.tokens += told.leased + min(told.spent, self.waiting)
+        is_late = now_s - ask.at_s >= GRANT_S
+        spent = 0 if is_late else min(told.spent, self.waiting)
+        self.owed -= told.spent - spent
+        self.tokens += told.leased + spent
         self.until_s = ask.at_s + USE_S
         self._out = ask.held + told.leased
-        if told.spent < ask.spend or told.leased < ask.want:
+        if (told.spent < ask.spend and not is_late) or told.leased < ask.want:
             self.refused_until_s = now_s + max(told.wait_s, _pace_s(self.rate) if ask.want else 0.0)
 
     def not_told(self, ask: Ask, now_s: float) -> None:
@@ -183,12 +183,13 @@ class Lease:
 
     def quota(self, policy: str, now_s: float) -> Quota:
         """What is left, as far as is known here."""
+        tokens = self.tokens if now_s < self.until_s else 0
         if self._alone is not None:
             left = float(self._alone.quota(policy, now_s).remaining)
-        elif not self.tokens and now_s < self.refused_until_s:
+        elif not tokens and now_s < self.refused_until_s:
             left = 0.0
         else:
-            left = self._known_left(now_s) + self.tokens
+            left = self._known_left(now_s) + tokens
         amount = self.rate.amount
         remaining = max(0.0, min(amount, left))
         reset_s = (amount - remaining) / self.rate.refill_per_s

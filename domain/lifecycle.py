@@ -23,6 +23,7 @@ from domain.errors import (
     InvalidRequest,
     NotCached,
     RequestRefused,
+    StreamInterrupted,
     TooManyConnections,
     UnknownModel,
     UnknownStream,
@@ -161,7 +162,7 @@ class Lifecycle:
         Raises:
             UnknownStream: there is none that this caller may read.
             Forbidden: it is of a model that this caller may not ask for.
-            InvalidRequest: the stream has no such event yet.
+            InvalidRequest: the stream has no such event yet, and nobody can have been sent it.
             TooManyConnections, AtCapacity: no slot is free.
         """
         began_s = self._clock()
@@ -170,7 +171,7 @@ class Lifecycle:
             _check_model(generation.opened.model, caller)
             if after is not None and after >= len(generation.records):
                 await self._log.catch_up(generation)
-            _check_position(generation, after)
+            failure = self._lost(generation, after)
             quotas = self._spending.quotas(caller)
             slot = await self._slots.take(caller.user, present=present)
         except RequestRefused as refusal:
@@ -191,9 +192,25 @@ class Lifecycle:
             began_s=began_s,
             position=0 if after is None else after + 1,
             is_rejoined=True,
+            failure=failure,
         )
-        await self._conversations.go_on(opened.turn if opened.user == caller.user else None, answer)
+        await self._conversations.go_on(opened.turn if opened.user == caller.user and not failure else None, answer)
         return answer
+
+    def _lost(self, generation: Generation, after: int | None) -> StreamInterrupted | None:
+        """What to tell a client that was sent more than there is: its instance may have had more, and have lost it.
+
+        Raises:
+            InvalidRequest: nobody was sent that event, for all of the stream was and is produced here.
+        """
+        last = len(generation.records) - 1
+        if after is None or after <= last:
+            return None
+        is_led_here = generation.sealed is not None or self._leaders.is_leading(generation)
+        if is_led_here and generation.epoch <= 1:
+            reason = f"{after} is beyond the end: the last event of this stream is {last}"
+            raise InvalidRequest(FieldError("Last-Event-ID", reason))
+        return StreamInterrupted("The end of what was sent was lost with its instance: what follows would not fit.")
 
     async def stop(self, stream_id: str, caller: Caller) -> None:
         """The stream has been stopped for all its readers, or had ended before.
@@ -363,14 +380,6 @@ class Lifecycle:
 def _led(generation: Generation) -> CacheStatus:
     """What the one who caused the call is told."""
     return CacheStatus.MISS if generation.opened.is_shared else CacheStatus.BYPASS
-
-
-def _check_position(generation: Generation, after: int | None) -> None:
-    """A client comes back after an event that there is."""
-    last = len(generation.records) - 1
-    if after is not None and after > last:
-        reason = f"{after} is beyond the end: the last event of this stream is {last}"
-        raise InvalidRequest(FieldError("Last-Event-ID", reason))
 
 
 def may_ask_for(model: str, caller: Caller) -> bool:

@@ -1,59 +1,64 @@
-"""A TCP proxy that can cut what it connects."""
+"""A TCP proxy that can cut what it connects, as a process: one within a busy process would be slower than what it cuts.
+
+python -m tests.proxies PORT passes bytes to that port; it obeys the lines on its input, until that ends.
+"""
 
 import asyncio
-import threading
+import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
+
+_PROJECT = Path(__file__).resolve().parents[1]
+_CUT, _MEND = b"cut\n", b"mend\n"
 
 
 class Proxy:
-    """Passes bytes between whoever connects to `port` and a server on loopback, until it is cut.
+    """Passes bytes between whoever connects to `port` and a server on loopback, until it is cut."""
 
-    It runs in a thread of its own, for as long as it is not closed.
-    """
+    def __init__(self, target_port: int) -> None:
+        command = [sys.executable, "-m", "tests.proxies", str(target_port)]
+        self._process = subprocess.Popen(command, cwd=_PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.port = int(self._process.stdout.readline())
+
+    def cut(self) -> None:
+        """Every connection is broken, and new ones are as soon as they are made."""
+        self._order(_CUT)
+
+    def mend(self) -> None:
+        """New connections work again."""
+        self._order(_MEND)
+
+    def close(self) -> None:
+        """Nothing is passed any more.
+
+        Raises:
+            AssertionError: the process ended otherwise than well.
+        """
+        self._process.communicate(timeout=10)
+        assert self._process.returncode == 0
+
+    def _order(self, order: bytes) -> None:
+        self._process.stdin.write(order)
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == order
+
+
+class _Passing:
+    """The connections through a proxy."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
         self._writers: set[asyncio.StreamWriter] = set()
         self._is_cut = False
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._run(self._start())
 
-    def cut(self) -> None:
-        """Every connection is broken, and new ones are as soon as they are made."""
-        self._run(self._cut())
+    def obey(self, order: bytes) -> None:
+        self._is_cut = order == _CUT
+        if self._is_cut:
+            for writer in self._writers:
+                writer.transport.abort()
 
-    def mend(self) -> None:
-        """New connections work again."""
-        self._is_cut = False
-
-    def close(self) -> None:
-        """Nothing is passed any more."""
-        self._run(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _run(self, coroutine) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    async def _start(self) -> None:
-        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def _cut(self) -> None:
-        self._is_cut = True
-        for writer in self._writers:
-            writer.transport.abort()
-
-    async def _close(self) -> None:
-        await self._cut()
-        self._server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
-
-    async def _connect(self, reader, writer) -> None:
+    async def connect(self, reader, writer) -> None:
         if self._is_cut:
             writer.transport.abort()
             return
@@ -79,3 +84,25 @@ async def _pass(reader, writer) -> None:
             await writer.drain()
     with suppress(OSError):
         writer.write_eof()
+
+
+async def _obey(target_port: int) -> None:
+    passing, orders = _Passing(target_port), asyncio.StreamReader()
+    server = await asyncio.start_server(passing.connect, "127.0.0.1", 0)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    _say(b"%d\n" % server.sockets[0].getsockname()[1])
+    while order := await orders.readline():
+        passing.obey(order)
+        _say(order)
+    passing.obey(_CUT)
+    server.close()
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+
+
+def _say(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(_obey(int(sys.argv[1])))

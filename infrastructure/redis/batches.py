@@ -5,8 +5,7 @@ for each command than the server does, are not used: a batch is packed in one go
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import hiredis
@@ -14,11 +13,8 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as NoTime
 
-TRIES = 2
-_LATE_S = 0.03
-"""A timer that goes off so late says that this process had no time, and nothing of the server."""
+from infrastructure.redis.patience import patience
 
-_LATE_TRIES = 4
 _KEPT = 2
 """So many connections stay out of the pool between batches; more are given back, for who waits for one there."""
 
@@ -73,8 +69,8 @@ class Pool(Protocol):
 class Batches:
     """Runs batches on connections of `pool`, whose sockets have no timeout of their own.
 
-    To get a connection may take `timeout_s`, and so may a batch on it; both are tried twice, and some more when it was
-    this process that had no time. `shapes` are the library's: what becomes of a command's answer.
+    To get a connection may take `timeout_s` (patience.py), and so may a batch on it; both are tried twice. `shapes` are
+    the library's: what becomes of a command's answer.
     """
 
     def __init__(self, pool: Pool, *, shapes: Mapping[str, Shape], timeout_s: float) -> None:
@@ -101,20 +97,15 @@ class Batches:
             RedisError, OSError, TimeoutError: there is no connection, or the answers did not come in time, twice.
         """
         packed = b"".join(map(hiredis.pack_command, commands))
-        failures = 0
-        for _ in range(_LATE_TRIES):
-            try:
-                return await self._run(packed, commands)
-            except _BROKEN as broken:
-                failures += not isinstance(broken, _Late)
-                if failures == TRIES:
-                    raise
-        return await self._run(packed, commands)
+        try:
+            return await self._run(packed, commands)
+        except _BROKEN:
+            return await self._run(packed, commands)
 
     async def _run(self, packed: bytes, commands: Sequence[Command]) -> list[Any]:
         wire = await self._take()
         try:
-            async with _limit(self._timeout_s):
+            async with patience(self._timeout_s):
                 await wire.send_packed_command(packed, check_health=False)
                 return [await self._answer(wire, command[0]) for command in commands]
         finally:
@@ -135,7 +126,7 @@ class Batches:
             if kept.is_connected and not await kept.can_read():
                 return kept
             await self._pool.release(kept)
-        async with _limit(self._timeout_s):
+        async with patience(self._timeout_s):
             wire: Wire = await self._pool.get_connection()
             try:
                 await _renew(wire)
@@ -156,21 +147,6 @@ async def _renew(wire: Wire) -> None:
     if await wire.can_read():
         await wire.disconnect()
         await wire.connect()
-
-
-class _Late(TimeoutError):
-    """Time was up, but this process had not looked whether there was an answer."""
-
-
-@asynccontextmanager
-async def _limit(timeout_s: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(timeout_s) as limit:
-            yield
-    except TimeoutError as error:
-        if asyncio.get_running_loop().time() - (limit.when() or 0.0) > _LATE_S:
-            raise _Late from error
-        raise
 
 
 class _Batch:

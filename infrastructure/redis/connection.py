@@ -27,8 +27,6 @@ TIMEOUT_S = 0.2
 _CONNECTIONS = 32
 _CONNECTIONS_TO_MASTER = 128
 """More, as the library's pool for it does not wait for a free one, but fails."""
-_UNTIMED: dict[str, Any] = {"socket_timeout": None}
-"""For commands: a batch has one timer, not each of its answers."""
 
 _DEFAULT_PORTS = {"redis+sentinel": 26379, "redis+cluster": 6379}
 
@@ -52,7 +50,7 @@ def connect(url: str, timeout_s: float = TIMEOUT_S) -> Redises:
     if scheme == "redis+cluster":
         return _to_cluster(url, timeout_s)
     pool = BlockingConnectionPool.from_url(
-        url, max_connections=_CONNECTIONS, timeout=timeout_s, **_options(timeout_s) | _UNTIMED
+        url, max_connections=_CONNECTIONS, timeout=None, **_options(timeout_s) | _untimed(timeout_s)
     )
     redis = Redis.from_url(url, **_options(timeout_s))
     return Redises(_batches(Redis.from_pool(pool), timeout_s), lambda: cast("PubSub", redis.pubsub()))
@@ -72,6 +70,11 @@ def _options(timeout_s: float) -> dict[str, Any]:
     }
 
 
+def _untimed(timeout_s: float) -> dict[str, Any]:
+    """For commands: getting a connection and a batch have one limit each, not each of their steps; closing has this."""
+    return {"socket_timeout": None, "socket_connect_timeout": 10 * timeout_s}
+
+
 def _through_sentinels(url: str, timeout_s: float) -> Redises:
     """The master of the moment: it is asked for again when a connection breaks."""
     parts = urlsplit(url)
@@ -80,7 +83,8 @@ def _through_sentinels(url: str, timeout_s: float) -> Redises:
         list(_hosts(url)), sentinel_kwargs=_options(timeout_s), **_options(timeout_s), **_credentials(url)
     )
     redis = sentinel.master_for(service, db=int(db or 0))
-    commands = sentinel.master_for(service, db=int(db or 0), max_connections=_CONNECTIONS_TO_MASTER, **_UNTIMED)
+    untimed = _untimed(timeout_s)
+    commands = sentinel.master_for(service, db=int(db or 0), max_connections=_CONNECTIONS_TO_MASTER, **untimed)
     batches = _batches(commands, timeout_s)
     return Redises(_ThroughSentinels(batches, sentinel), lambda: cast("PubSub", redis.pubsub()))
 

@@ -223,18 +223,18 @@ class RedisGenerationLog:
     async def is_read_elsewhere(self, generation: Generation) -> bool:
         """Whether another instance has readers of a generation that is led here; if not, none will join it.
 
-        Unless somebody has come to read it here meanwhile: then they can.
+        Unless somebody has come to read it here meanwhile: then they can, as soon as this is said.
         """
         known = self._roll.get(generation.opened.generation_id)
-        if known is None:
-            return False
-        try:
-            answer = await self._client.submit_script(CLOSE, (known.lease, known.followed), known.generation_id)
-        except NO_ANSWER:
-            return False
-        if generation.reader_count:
-            self._client.submit_script(REOPEN, [known.lease], known.generation_id).add_done_callback(unheard)
-        return bool(answer[0] == HELD)
+        with suppress(*NO_ANSWER):
+            while known is not None:
+                [code] = await self._client.submit_script(CLOSE, (known.lease, known.followed), known.generation_id)
+                if not generation.reader_count:
+                    return bool(code == HELD)
+                await self._client.submit_script(REOPEN, [known.lease], known.generation_id)
+                if generation.reader_count:
+                    return bool(code == HELD)
+        return False
 
     async def catch_up(self, generation: Generation) -> None:
         """What Redis has of a generation that another leads is here too, whether or not Redis has told of it."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from domain.events import DefectFound, Publish
-from infrastructure.redis.client import NO_ANSWER, RedisClient, Script
+from infrastructure.redis.client import NO_ANSWER, RedisClient, Script, unheard
 from infrastructure.redis.generation_log import FOLLOWED_MS, RedisGenerationLog
 from infrastructure.redis.keys import instance_key
 from infrastructure.redis.known import Known
@@ -48,7 +48,9 @@ class Liveness:
         self._returned = asyncio.Event()
         self._forgotten_at_s = -math.inf
         client.on_return.append(self._redis_is_back)
+        self._pulse: asyncio.TimerHandle | None = None
         self._beating: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def instance_count(self) -> int:
@@ -57,15 +59,33 @@ class Liveness:
 
     def start(self) -> None:
         """Others see that this instance lives, until `close`."""
+        self._live_on()
         self._beating = asyncio.get_running_loop().create_task(self._beat_on(), name="redis-liveness")
 
     async def close(self) -> None:
         """Others see at once that this instance is gone."""
-        if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.gather(self._beating, return_exceptions=True)
+        if self._pulse is not None:
+            self._pulse.cancel()
+        for task in filter(None, (self._beating, self._looking)):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         await self._ask("DEL", instance_key(self._instance_id))
         await self._ask("ZREM", INSTANCES, self._instance_id)
+
+    def _live_on(self) -> None:
+        """Say so again and again, however long it takes until Redis answers all that a beat asks."""
+        self._say_so()
+        self._pulse = asyncio.get_running_loop().call_later(BEAT_S, self._live_on)
+
+    def _say_so(self) -> None:
+        """Others will see that this instance lives; if it was not said there before, Redis has been emptied."""
+        own = instance_key(self._instance_id)
+        self._client.submit("EXISTS", own).add_done_callback(self._was_there)
+        self._client.submit("SET", own, 1, "PX", LIFE_MS).add_done_callback(unheard)
+
+    def _was_there(self, answer: asyncio.Future[Any]) -> None:
+        if not (answer.cancelled() or answer.exception() or answer.result()):
+            self._forgotten_at_s = asyncio.get_running_loop().time()
 
     async def _beat_on(self) -> None:
         while True:
@@ -80,16 +100,17 @@ class Liveness:
     def _redis_is_back(self) -> None:
         """It may be empty: this instance is in it again at once, and others have time for that too."""
         self._forgotten_at_s = asyncio.get_running_loop().time()
+        self._say_so()
         self._returned.set()
 
     async def _beat(self) -> None:
-        """Say that this process lives and what it follows; take over what nobody leads any more."""
+        """Say what this process follows; see to it that what nobody leads any more is taken over.
+
+        That may be much at once: the next beat does not wait for it.
+        """
         followed = list(self._log.followed())
         owners = sorted({known.owner for known in followed})
-        own = instance_key(self._instance_id)
-        was_there, _, count, *answers = await asyncio.gather(
-            self._ask("EXISTS", own),
-            self._ask("SET", own, 1, "PX", LIFE_MS),
+        count, *answers = await asyncio.gather(
             self._count(),
             *(self._ask("EXISTS", instance_key(owner)) for owner in owners),
             *(self._ask("SET", known.followed, 1, "PX", FOLLOWED_MS) for known in followed),
@@ -98,13 +119,14 @@ class Liveness:
             known.unanswered_count = 0 if said else known.unanswered_count + 1
         if count is not None:
             self._counts.append(count)
-        if was_there == 0:
-            self._forgotten_at_s = asyncio.get_running_loop().time()
         missing = {owner for owner, count in zip(owners, answers, strict=False) if count == 0}
         if asyncio.get_running_loop().time() - self._forgotten_at_s < LIFE_MS / 1000:
             missing.clear()
         gone, self._missing = missing & self._missing, missing
-        await self._look_after(followed, gone | {self._instance_id})
+        if self._looking is None or self._looking.done():
+            looking = self._look_after(followed, gone | {self._instance_id})
+            self._looking = asyncio.get_running_loop().create_task(looking, name="redis-liveness-look")
+            self._looking.add_done_callback(self._looked)
 
     async def _look_after(self, followed: Sequence[Known], gone: set[str]) -> None:
         """Take over what `gone` led; look for what may have been missed of the rest.
@@ -121,6 +143,10 @@ class Liveness:
         for end in ends:
             if isinstance(end, Exception):
                 self._publish(DefectFound(thread_id="-", error=end))
+
+    def _looked(self, looking: asyncio.Task[None]) -> None:
+        if not looking.cancelled() and (defect := looking.exception()):
+            self._publish(DefectFound(thread_id="-", error=defect))
 
     async def _count(self) -> int | None:
         """How many instances live, this one among them; None: there was no answer."""

@@ -65,6 +65,24 @@ async def until_state(client, state, within_s):
         assert time.perf_counter() - began_s < within_s
 
 
+@pytest.mark.parametrize("form", ["", "?format=openai"], ids=["native", "openai"])
+async def test_who_comes_back_from_an_instance_with_more_than_there_is_hears_that_it_was_interrupted(
+    clients, simulator, form
+):
+    """It may have been cut off; the client has done nothing wrong. Where all was sent from, its number is."""
+    simulator.behave("openai", fault="stall", at=5)
+    async with clients[0].open(STREAM) as stream:
+        await stream.chunks(3)
+        path, headers = f"/v1/streams/{stream.stream_id}{form}", {"Last-Event-ID": "500"}
+        there, here = [await client.send("GET", path, headers=headers) for client in clients]
+
+    assert there.status == 400
+    [event] = here.events
+    told = event.json["error"] if form else event.json
+    assert (here.status, event.last_event_id, told["code"]) == (200, "501", "stream_interrupted")
+    assert b"[DONE]" not in here.raw
+
+
 async def test_a_purge_on_one_empties_l1_of_both_and_l2(clients):
     """At once, and the new answer is stored for both again."""
     query = await stored(clients)

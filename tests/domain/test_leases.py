@@ -65,7 +65,7 @@ def test_a_rate_too_small_to_be_divided_is_asked_for_each_token(rate):
     assert takes(lease, 4) == [0.0] * 3 + [None]
 
 
-def test_a_token_whose_asker_has_gone_is_not_kept():
+def test_a_token_whose_asker_has_gone_is_given_back():
     """The bucket has it as spent: held, it would be one more than there are."""
     lease = Lease(SMALL)
     lease.waiting = 2
@@ -74,6 +74,7 @@ def test_a_token_whose_asker_has_gone_is_not_kept():
     lease.told(ask, Told(2, 0, 5.0, 0.0), 100.0)
 
     assert takes(lease, 2) == [0.0, None]
+    assert lease.owed == -1
 
 
 def test_a_slow_user_is_given_what_it_asks_for_and_no_more():
@@ -107,13 +108,39 @@ def test_what_is_held_lapses_before_the_bucket_forgets_it():
     assert USE_S < LEASE_S
 
 
-def test_what_is_told_too_late_is_not_used():
-    """The bucket may have filled again in its place."""
+@pytest.mark.parametrize("late_s", [GRANT_S, USE_S - 0.25])
+def test_what_is_leased_is_good_until_it_lapses_however_late_that_is_told(late_s):
+    """The bucket knows that it is out: a process that stood still for a moment costs its users nothing."""
     lease = busy()
 
-    given(lease, late_s=GRANT_S)
+    wanted = given(lease, late_s=late_s).want
+
+    assert takes(lease, wanted, 100.0 + late_s) == [0.0] * wanted
+    assert (lease.take(100.0 + late_s), lease.owed) == (None, 0)
+
+
+def test_what_has_lapsed_is_given_back():
+    """If the bucket remembers by then that it is out; or it ignores that."""
+    lease = busy()
+    wanted = given(lease, late_s=USE_S).want
+    assert lease.take(100.0 + USE_S) is None
+    assert lease.quota("p", 100.0 + USE_S).remaining == ALL_RIGHT
+
+    lease.note(100.0 + USE_S)
+    ask = lease.ask(100.0 + USE_S, 1)
+
+    assert (ask.give, ask.held) == (wanted, 0)
+    assert ask.want > 0
+
+
+def test_what_was_spent_for_those_who_wait_is_given_back_when_that_is_told_too_late():
+    """The bucket may have filled again in its place; who waits asks once more, and is not refused meanwhile."""
+    lease = Lease(SMALL)
+    lease.waiting = 3
+    lease.told(lease.ask(100.0, 1), Told(2, 0, 0.0, 6.0), 100.0 + GRANT_S)
 
     assert lease.take(100.0 + GRANT_S) is None
+    assert lease.ask(100.0 + GRANT_S, 1) == Ask(at_s=100.0 + GRANT_S, spend=3, want=0, held=0, give=0, owed=-2)
 
 
 def test_a_refusal_stands_until_there_is_a_token():

@@ -1,6 +1,7 @@
 """The six stages: what each does, and what each refuses."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -628,6 +629,31 @@ async def test_an_event_beyond_the_end_cannot_have_been_seen(after):
     with pytest.raises(InvalidRequest, match="the last event of this stream is 5"):
         await service.lifecycle.join(answer.stream_id, ANN, "new", after)
     assert service.slots.taken_count == 0
+
+
+@pytest.mark.parametrize("is_led_elsewhere", [True, False])
+async def test_who_was_sent_what_is_lost_is_not_blamed(is_led_elsewhere):
+    """An instance that is cut off tells its clients more than others can know; so may have an earlier leader."""
+    gate = asyncio.Event()
+    service = Service((Chunk("x"), gate, STOP))
+    answer = await service.ask()
+    await settle()
+    with pytest.raises(InvalidRequest, match="the last event of this stream is 2"):
+        await service.lifecycle.join(answer.stream_id, ANN, "new", 50)
+    generation = answer.generation
+    if is_led_elsewhere:
+        elsewhere = replace(generation.opened, generation_id="elsewhere", fingerprint="another")
+        generation = service.log._generations.begin(elsewhere, epoch=1)
+    else:
+        generation.claim()
+
+    again = await service.lifecycle.join(generation.opened.generation_id, ANN, "new", 50)
+    again.close()
+
+    assert (again.failure.code, again.position, again.has_nothing_left) == ("stream_interrupted", 51, False)
+    assert service.events.of(AnswerServed)[-1].failure == "stream_interrupted"
+    gate.set()
+    answer.close()
 
 
 async def test_a_running_stream_can_be_joined_at_its_end():

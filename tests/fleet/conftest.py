@@ -18,10 +18,7 @@ def instances(fleet_session, simulator, redis_server):
 
 @pytest.fixture(scope="session")
 def faults_session(simulation):
-    """Three instances to which anything may be done; that they end well after it is part of the test.
-
-    They are not those above: a proxy in this process is now and then later than an instance waits for Redis.
-    """
+    """Three instances to which anything may be done; that they end well after it is part of the test."""
     fleet = Fleet(simulation)
     yield fleet
     fleet.close()

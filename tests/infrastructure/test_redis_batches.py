@@ -84,6 +84,25 @@ async def test_a_process_that_had_no_time_does_not_take_the_server_for_away(batc
     assert await asked == [b"x"]
 
 
+async def test_nor_does_one_whose_turns_are_all_long(batches):
+    """To connect takes a dozen of them: what counts is how often it could have seen an answer."""
+    async with asyncio.TaskGroup() as group:
+        burning = group.create_task(burn(TIMEOUT_S * 0.4))
+        answers = await run(batches, ("ECHO", "x"))
+        burning.cancel()
+
+    assert answers == [b"x"]
+
+
+async def burn(turn_s):
+    """Every turn of the loop takes so long."""
+    while True:
+        until_s = time.monotonic() + turn_s
+        while time.monotonic() < until_s:
+            pass
+        await asyncio.sleep(0)
+
+
 async def test_a_server_that_does_not_answer_is_waited_for_twice():
     """Its connections are accepted by the system, which is no answer."""
     server = RedisServer()

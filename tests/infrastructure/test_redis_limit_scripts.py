@@ -182,6 +182,21 @@ def test_who_asks_all_the_time_gets_nearly_all_though_an_instance_is_killed(redi
     assert len(fleet.admitted_s) >= 0.95 * 4 * rate.amount
 
 
+@pytest.mark.parametrize("late_s", [0.0, GRANT_S, USE_S - 0.25, USE_S + 0.5])
+@pytest.mark.parametrize("waiting", [1, 12])
+@pytest.mark.parametrize("rate", [Rate(amount=20, per_s=4096.0), Rate(amount=1000, per_s=65536.0)])
+def test_an_instance_that_stands_still_for_a_moment_costs_nobody_a_token(redis, rate, waiting, late_s):
+    """Nor two that do: what neither has used the other can have."""
+    fleet = Fleet(redis, rate)
+    for at in (0, 1):
+        fleet.check(at, waiting, late_s)
+        fleet.look(at)
+    for _ in range(3):
+        fleet.check(2, 2 * rate.amount)
+
+    assert len(fleet.admitted_s) == rate.amount
+
+
 def test_what_an_instance_that_is_gone_held_is_not_given_again(redis):
     """It may have used all of it. But it takes nobody's place any more once it has lapsed."""
     rate = Rate(amount=100, per_s=100.0)

@@ -1,7 +1,6 @@
 """What instances do with the bucket they share, over a real Redis. The contract is in tests/contracts."""
 
 import asyncio
-import time
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -101,7 +100,7 @@ async def test_a_check_against_what_is_held_does_not_wait(redis_server):
 
 async def test_what_is_held_and_not_used_is_given_back(redis_server):
     """Within a second or so, without anybody asking for it."""
-    async with limiters(redis_server.url, 2, clock=time.monotonic) as [one, two]:
+    async with limiters(redis_server.url, 2) as [one, two]:
         await admitted(one, BEA, 20)
         await one.told()
         assert await out(one, BEA) > 0
