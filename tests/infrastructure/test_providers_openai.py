@@ -177,6 +177,7 @@ async def test_a_break_behind_the_last_finish_reason_takes_nothing_away():
         (body(error=ConnectionResetError()), "broke off the stream"),
         (body(event(b'{"choices":[{"del')), "sent a malformed event"),
         (body(event(b"[]")), "sent a malformed event"),
+        (body(event(b'{"choices":[{"delta":{"x":' + b"[" * 100_000)), "sent a malformed event"),
         (body(b"data: " + bytes(MAX_EVENT_BYTES)), "sent a malformed event"),
         (body(event({"choices": [{"delta": "a"}]})), "sent a malformed event"),
         (body(event({"choices": [{"delta": {"content": ["a"]}}]})), "sent a malformed event"),
