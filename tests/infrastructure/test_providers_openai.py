@@ -101,6 +101,7 @@ async def test_every_token_comes_once_and_in_order(provider):
         ({"delta": None, "finish_reason": "length", "index": 2}, Chunk(finish_reason="length", index=2)),
         ({"delta": {"reasoning_content": "hm"}}, Chunk(delta={"reasoning_content": "hm"})),
         ({"delta": {"refusal": "No."}}, Chunk(delta={"refusal": "No."})),
+        ({"delta": {"content": "b"}, "message": {"role": "assistant", "content": "ab"}}, Chunk("b")),
         ({"delta": {"audio": {"id": "x"}, "content": "a"}}, Chunk("a", delta={"audio": {"id": "x"}})),
         (
             {"delta": {"content": "a"}, "logprobs": {"content": [{"logprob": -0.5}]}},
