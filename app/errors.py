@@ -75,6 +75,7 @@ STATUSES: dict[str, Status] = {
     "internal": Status(500, "A defect of Weir", "server_error", is_retryable=True),
     "at_capacity": Status(503, "No stream is free", "server_error", is_retryable=True),
     "keys_unavailable": Status(503, "API keys cannot be checked", "server_error", is_retryable=True),
+    "stream_unavailable": Status(503, "The stream cannot be reached", "server_error", is_retryable=True),
     "session_unavailable": Status(503, "The conversation cannot be read", "server_error", is_retryable=True),
     "audit_unavailable": Status(503, "The audit trail cannot be read", "server_error", is_retryable=True),
     "all_providers_down": Status(503, "No provider could answer", "server_error", is_retryable=True),

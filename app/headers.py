@@ -34,6 +34,14 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
+def listed(scope: Scope, name: bytes) -> str:
+    """All values of that header of the request, which is a list; its name is given in lower case.
+
+    Source: RFC 9110, section 5.3: a list may stand on several lines.
+    """
+    return ", ".join(value.decode("latin-1") for other, value in scope["headers"] if other == name)
+
+
 STREAM_HEADERS = raw(
     {
         "content-type": "text/event-stream; charset=utf-8",

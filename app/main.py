@@ -114,11 +114,11 @@ def _lifespan(container: Container) -> Any:
         container.metrics()
         container.health()
         container.operator()
+        app.state.service = container.service()  # before anything is heard that it would have to react to
         shared = container.shared()
         for part in shared:
             part.start()
         await container.learn_purges()()
-        app.state.service = container.service()
         try:
             yield
         finally:

@@ -114,12 +114,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             ),
             204: _answer("The end was seen already.", ANSWER_HEADERS),
         },
-        codes=(*_ASKING, "forbidden", "unknown_stream", *_SLOTS),
+        codes=(*_ASKING, "forbidden", "unknown_stream", "stream_unavailable", *_SLOTS),
         parameters=("stream_id", "last_event_id", "last_event_id_header", "format", "include_usage", "thread"),
     ),
     ("/v1/streams/{stream_id}", "delete"): Operation(
         good={204: _answer("The stream has ended.", ("X-Thread-ID",))},
-        codes=(*_ASKING, "unknown_stream", "forbidden"),
+        codes=(*_ASKING, "unknown_stream", "stream_unavailable", "forbidden"),
         parameters=("stream_id", "thread"),
     ),
     ("/v1/chat/completions", "post"): Operation(

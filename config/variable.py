@@ -1,5 +1,6 @@
 """Environment variables as fields of a frozen value: name, default and range stand where the value does."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ T = TypeVar("T")
 PREFIX = "WEIR_"
 _LONGEST_RATE_S = 366 * 24 * 3600
 _LARGEST_RATE = 1_000_000_000
+_IN_NO_TIME = re.compile(r"(/|per)\s*0+\s*[a-z]", re.IGNORECASE)
+"""What `limits` reads as one second, minute, …"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,12 @@ def _rate(text: str) -> Rate | None:
         return None
     rules = parse_many(text)
     amount, per_s = rules[0].amount, rules[0].get_expiry()
-    if len(rules) != 1 or not 1 <= amount <= _LARGEST_RATE or not 1 <= per_s <= _LONGEST_RATE_S:
+    if (
+        _IN_NO_TIME.search(text)
+        or len(rules) != 1
+        or not 1 <= amount <= _LARGEST_RATE
+        or not 1 <= per_s <= _LONGEST_RATE_S
+    ):
         raise ValueError("not one rate that can be kept")
     return Rate(amount=amount, per_s=float(per_s))
 

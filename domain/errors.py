@@ -8,6 +8,7 @@ WeirError                      carries a `code` of the public contract
 │   ├── InvalidRequest         the request cannot be right; `errors` says where
 │   ├── UnknownModel
 │   ├── UnknownStream
+│   ├── StreamUnavailable      the stream cannot be read here now; come back in `retry_after_s`
 │   ├── UnknownProvider
 │   ├── UnknownSession
 │   ├── AuditUnavailable       the audit trail cannot be read now; come back in `retry_after_s`
@@ -123,6 +124,16 @@ class UnknownStream(RequestRefused):
     """No stream of that id can be read: it never was, or is no longer kept."""
 
     code = "unknown_stream"
+
+
+class StreamUnavailable(RequestRefused):
+    """Where streams are kept is away, or does not have yet what its reader has seen elsewhere."""
+
+    code = "stream_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("The stream cannot be reached from this instance now.")
+        self.retry_after_s = 1.0
 
 
 class UnknownProvider(RequestRefused):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from domain.chat import WHOLE_REASONS, ChatRequest
 from domain.errors import AnswerFailed, Cancelled, Internal
@@ -62,6 +63,7 @@ class Leaders:
         self._graces: dict[str, asyncio.TimerHandle] = {}
         self._looking: set[asyncio.Task[None]] = set()
         self._unread: set[str] = set()
+        self._ending: set[asyncio.Task[Any] | None] = set()
 
     def start(self, lease: Lease, task: Task) -> None:
         """The generation is being produced, in a task of its own, from where an earlier leader left it."""
@@ -76,15 +78,20 @@ class Leaders:
     def stop(self, generation_id: str, why: str) -> bool:
         """Nobody joins the generation any more, its provider's call is being ended and it will be sealed as cancelled.
 
-        False: it is not led here.
+        One that is about to be sealed is left to it. False: it is not led here.
         """
         if generation_id not in self._running:
             return False
         generation, running = self._running[generation_id]
         generation.is_stopping = True
         # A task that is cancelled before its first step never runs, and would never seal.
-        asyncio.get_running_loop().call_soon(running.cancel, why)
+        asyncio.get_running_loop().call_soon(self._cancel, running, why)
         return True
+
+    def _cancel(self, running: asyncio.Task[None], why: str) -> None:
+        """End what is being produced; what follows on it (seal, cache, settle) is always done."""
+        if running not in self._ending:
+            running.cancel(why)
 
     def is_leading(self, generation: Generation) -> bool:
         """Whether it is being produced here."""
@@ -132,6 +139,7 @@ class Leaders:
 
         A defect that ended it is told.
         """
+        self._ending.discard(ended)
         defect = None if ended.cancelled() else ended.exception()
         if defect is not None:
             self._publish(DefectFound(thread_id=generation.opened.thread_id, error=defect))
@@ -157,12 +165,14 @@ class Leaders:
             repeated = await self._repeat(lease) if task.can_repeat else None
             sealed = repeated or await self._produce(lease, task, progress)
         except asyncio.CancelledError as stop:
+            self._ending.add(asyncio.current_task())
             if not await self._is_left(lease.generation):
                 why = str(stop) or "The stream was stopped."
                 await self._seal(lease, task, progress.sealed(State.CANCELLED, Cancelled(why)))
             raise stop.with_traceback(None) from None  # its frames and the task would hold each other
         finally:
             self._tell_spending(progress)
+        self._ending.add(asyncio.current_task())
         if repeated:
             await self._log.append(lease, repeated)
             task.settle(None)

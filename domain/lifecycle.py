@@ -161,6 +161,7 @@ class Lifecycle:
 
         Raises:
             UnknownStream: there is none that this caller may read.
+            StreamUnavailable: nobody can tell now, or what the client has seen may still come.
             Forbidden: it is of a model that this caller may not ask for.
             InvalidRequest: the stream has no such event yet, and nobody can have been sent it.
             TooManyConnections, AtCapacity: no slot is free.
@@ -170,7 +171,7 @@ class Lifecycle:
             generation = await self._readable(stream_id, caller)
             _check_model(generation.opened.model, caller)
             if after is not None and after >= len(generation.records):
-                await self._log.catch_up(generation)
+                await self._log.catch_up(generation, after)
             failure = self._lost(generation, after)
             quotas = self._spending.quotas(caller)
             slot = await self._slots.take(caller.user, present=present)
@@ -217,6 +218,7 @@ class Lifecycle:
 
         Raises:
             UnknownStream: there is none that this caller may read.
+            StreamUnavailable: nobody can tell now.
             Forbidden: somebody else asked for it.
         """
         generation = await self._readable(stream_id, caller)

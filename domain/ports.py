@@ -99,8 +99,12 @@ class GenerationLog(Protocol):
         """Whether a generation that is led here has readers in another process; if not, none there will join it."""
         ...
 
-    async def catch_up(self, generation: Generation) -> None:
-        """What another process has written into a generation that it leads is in it here too."""
+    async def catch_up(self, generation: Generation, number: int) -> None:
+        """The record of that number is here too, if another process, which leads the generation, has written it.
+
+        Raises:
+            StreamUnavailable: nobody can tell now, or it may still come.
+        """
         ...
 
     async def can_go_on_elsewhere(self, generation: Generation) -> bool:
@@ -112,7 +116,11 @@ class GenerationLog(Protocol):
         ...
 
     async def find(self, generation_id: str) -> Generation | None:
-        """The generation of that id, while it runs and for the time that ended ones are kept."""
+        """The generation of that id, while it runs and for the time that ended ones are kept.
+
+        Raises:
+            StreamUnavailable: nobody can tell now.
+        """
         ...
 
 

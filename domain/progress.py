@@ -29,8 +29,11 @@ class Share:
     chunks: list[Chunk] = field(default_factory=list)
 
     def booking(self) -> Booking:
-        """What the call has used."""
-        return Booking(route=self.route, usage=self.usage or estimated_usage(self.request, self.chunks))
+        """What the call has used; who has counted neither prompt nor answer has not counted."""
+        told = self.usage
+        if told is None or not (told.prompt_tokens or told.completion_tokens):
+            told = estimated_usage(self.request, self.chunks)
+        return Booking(route=self.route, usage=told)
 
 
 @dataclass(slots=True, kw_only=True)

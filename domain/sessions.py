@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from domain.answer import Answer
 from domain.chat import WHOLE_REASONS, Caller, ChatRequest, Chunk, Turn
-from domain.errors import UnknownSession
+from domain.errors import StreamUnavailable, UnknownSession
 from domain.events import DefectFound, Publish
 from domain.generation import Generation, State
 from domain.ports import Conversation, GenerationLog, SessionStore
@@ -132,7 +132,9 @@ class Conversations:
         """The generation, ended; None: nobody knows it any more."""
         known: Generation | None = generation
         while known is not None and known.sealed is None:
-            known = known if await _has_more(known) else await self._log.find(generation.opened.generation_id)
+            if not await _has_more(known):
+                with suppress(StreamUnavailable):
+                    known = await self._log.find(generation.opened.generation_id)
         return known
 
 

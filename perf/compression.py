@@ -3,6 +3,7 @@
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from domain.chat import Chunk, Usage
 from domain.generation import Opened, ProviderChange, Record, Sealed, State
@@ -23,8 +24,8 @@ def measure(*, is_quick: bool) -> Iterator[Figure]:
         packed = zlib.compress(plain, COMPRESSION_LEVEL)
         name = f"{chunks} chunks, {len(plain)} bytes"
         yield Figure(scenario="compression", name=f"{name}: share that is left", value=len(packed) / len(plain))
-        deflate_us = _cpu_us(lambda text=plain: zlib.compress(text, COMPRESSION_LEVEL), rounds)
-        inflate_us = _cpu_us(lambda text=packed: inflated(text), rounds)
+        deflate_us = _cpu_us(partial(zlib.compress, plain, COMPRESSION_LEVEL), rounds)
+        inflate_us = _cpu_us(partial(inflated, packed), rounds)
         yield Figure(scenario="compression", name=f"{name}: to deflate", value=deflate_us, unit="µs")
         yield Figure(scenario="compression", name=f"{name}: to inflate", value=inflate_us, unit="µs")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from time import perf_counter
+from typing import cast
 
 import msgspec
 
@@ -48,7 +49,7 @@ class Connection(asyncio.Protocol):
         self.reply: Reply | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: asyncio.Transport = transport
+        self.transport = cast("asyncio.Transport", transport)
 
     def ask(self, number: int) -> Reply:
         """Send the request; the reply is done when its last byte is here, or when the connection is lost."""

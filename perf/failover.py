@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from itertools import count, pairwise
 from statistics import median
+from typing import Any
 from urllib.parse import urlsplit
 
 from perf import targets
@@ -49,8 +50,8 @@ def _outage(provider: Simulator, outage: str, rounds: int) -> Iterator[Figure]:
 
 def _silences(provider: Simulator, rounds: int) -> Iterator[Figure]:
     """How much later than its deadline a silence ends with a token of the next route."""
-    settings = {"WEIR_FIRST_TOKEN_TIMEOUT_S": str(TIMEOUT_S), "WEIR_STALL_TIMEOUT_S": str(TIMEOUT_S)}
-    never = {"WEIR_BREAKER_FAILURES": "1000", "WEIR_BREAKER_WINDOW": "1000"}
+    settings: dict[str, Any] = {"WEIR_FIRST_TOKEN_TIMEOUT_S": str(TIMEOUT_S), "WEIR_STALL_TIMEOUT_S": str(TIMEOUT_S)}
+    never: dict[str, Any] = {"WEIR_BREAKER_FAILURES": "1000", "WEIR_BREAKER_WINDOW": "1000"}
     with weir(provider, **settings, **never) as service:
         for model, name in (("behind_silent", "silent first token"), ("behind_stalled", "stall")):
             late_ms = max(_longest_wait_s(service.url, model) - TIMEOUT_S for _ in range(rounds)) * 1000

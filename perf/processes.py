@@ -70,7 +70,7 @@ class Simulator:
 def simulator() -> Iterator[Simulator]:
     """The simulated providers."""
     with _process(sys.executable, "-m", "infrastructure.simulator", "--port", "0", stdout=subprocess.PIPE) as process:
-        addresses = json.loads(process.stdout.readline())
+        addresses = json.loads(milestone(process))
         yield Simulator(openai=addresses["openai"], control=addresses["control"])
 
 
@@ -118,9 +118,14 @@ def load(job: Job) -> Answers:
 def loading(job: Job) -> Iterator[subprocess.Popen[bytes]]:
     """A load generator at work; it writes its milestones on stdout, a line each."""
     with _process(sys.executable, "-m", "perf.load", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdin.write(msgspec.json.encode(job))
-        process.stdin.close()
+        with _pipe(process.stdin) as stdin:
+            stdin.write(msgspec.json.encode(job))
         yield process
+
+
+def milestone(process: subprocess.Popen[bytes]) -> bytes:
+    """The next line that it writes."""
+    return _pipe(process.stdout).readline()
 
 
 def finished(generator: subprocess.Popen[bytes]) -> Answers:
@@ -129,7 +134,7 @@ def finished(generator: subprocess.Popen[bytes]) -> Answers:
     Raises:
         RuntimeError: an answer was wrong; the first such one is in the text.
     """
-    *_, last = generator.stdout.read().splitlines()
+    *_, last = _pipe(generator.stdout).read().splitlines()
     answers = msgspec.json.decode(last, type=Answers)
     if answers.failures:
         raise RuntimeError(f"{len(answers.failures)} of {answers.count} answers are wrong: {answers.failures[0]}")
@@ -150,13 +155,24 @@ def _server(*command: str, environment: Mapping[str, str]) -> Iterator[Server]:
 
 @contextmanager
 def _process(
-    *command: str, environment: Mapping[str, str] | None = None, **pipes: object
+    *command: str,
+    environment: Mapping[str, str] | None = None,
+    stdin: int | None = None,
+    stdout: int | None = None,
+    stderr: IO[bytes] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, cwd=PROJECT, env={**os.environ, **(environment or {})}, **pipes)
+    inherited = {**os.environ, **(environment or {})}
+    process = subprocess.Popen(command, cwd=PROJECT, env=inherited, stdin=stdin, stdout=stdout, stderr=stderr)
     try:
         yield process
     finally:
         _end(process)
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    """The pipe, which was asked for when the process was begun."""
+    assert pipe is not None
+    return pipe
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -165,8 +181,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(timeout=20)
     except subprocess.TimeoutExpired:
-        for member in (*family, process):
+        for member in family:
             member.kill()
+        process.kill()
         process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe:
@@ -180,7 +197,7 @@ def _announced_url(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> str:
         if found := re.search(r"serving at (\S+)\n", written):
             return found[1]
         time.sleep(0.02)
-    raise RuntimeError(f"{process.args} did not start: {os.pread(stderr.fileno(), 65536, 0).decode()}")
+    raise RuntimeError(f"{process.args!r} did not start: {os.pread(stderr.fileno(), 65536, 0).decode()}")
 
 
 def _wait_until_answers(url: str) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from perf import targets
 from perf.figures import Figure
 from perf.load import Alternate, Hold
-from perf.processes import Server, fleet, load, loading, simulator
+from perf.processes import Server, fleet, load, loading, milestone, simulator
 from perf.redis_server import Redis, redis
 
 _GAP_S = 0.05
@@ -71,7 +71,7 @@ def _tail(
                 target=target, streams=streams, per_s=_PER_S, hold_s=hold_s + 4, gap_s=_GAP_S, questions=generations
             )
             generator = stack.enter_context(loading(job))
-            assert generator.stdout.readline() == b"open\n"
+            assert milestone(generator) == b"open\n"
         quiet.begin()
         time.sleep(hold_s)
         commands, trips = quiet.counts()

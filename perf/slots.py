@@ -12,7 +12,7 @@ from perf import targets
 from perf.crowd import Crowd, Crowded
 from perf.figures import Figure
 from perf.load import Alternate
-from perf.processes import Server, finished, load, loading, simulator, weir
+from perf.processes import Server, finished, load, loading, milestone, simulator, weir
 
 _QUESTIONS = 100
 _open_url = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
@@ -47,7 +47,7 @@ def _full(streams: int, per_s: float) -> Iterator[Figure]:
         target = targets.named_events(service.url, "lasting", "Stream {n}?")
         job = Crowd(target=target, connections=2 * streams, per_s=per_s, hold_s=8.0, questions=_QUESTIONS)
         with loading(job) as generator:
-            assert generator.stdout.readline() == b"open\n"
+            assert milestone(generator) == b"open\n"
             probe_ms = max(_answered_ms(service, "/health/live") for _ in range(20))
             metrics_ms = max(_answered_ms(service, "/metrics") for _ in range(20))
             active = _active(service)

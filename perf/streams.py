@@ -8,7 +8,7 @@ from perf import bare, targets
 from perf.connections import Target
 from perf.figures import Figure
 from perf.load import Answers, Hold
-from perf.processes import Server, finished, load, loading, simulator, weir
+from perf.processes import Server, finished, load, loading, milestone, simulator, weir
 from perf.processes import bare as bare_server
 
 _PER_S = 150.0
@@ -68,10 +68,10 @@ def _held(server: Server, target: Callable[[str, str, str], Target], streams: in
     load(_hold(target(server.url, "slow", "Warm-up {n}?"), 20, 1.0))
     before_bytes = sum(server.rss_bytes())
     with loading(_hold(target(server.url, "slow", "Stream {n}?"), streams, hold_s)) as generator:
-        assert generator.stdout.readline() == b"open\n"
+        assert milestone(generator) == b"open\n"
         before_s = server.cpu_s()
         bytes_each = (sum(server.rss_bytes()) - before_bytes) / streams
-        assert generator.stdout.readline() == b"held\n"
+        assert milestone(generator) == b"held\n"
         cpu_s = server.cpu_s() - before_s
         return _Held(answers=finished(generator), bytes_each=bytes_each, cpu_s=cpu_s)
 

@@ -10,7 +10,7 @@ from statistics import median
 from perf import targets
 from perf.figures import Figure
 from perf.load import Answers
-from perf.processes import Server, Simulator, finished, fleet, loading, simulator, weir
+from perf.processes import Server, Simulator, finished, fleet, loading, milestone, simulator, weir
 from perf.redis_server import redis
 from perf.spread import Spread
 
@@ -51,7 +51,7 @@ def _asked(provider: Simulator, redis_url: str, lasting: list[Server], questions
             asked = [targets.named_events(each.url, "ten", "What is {n}?") for each in (*lasting, ending)]
             job = Spread(targets=asked, connections=_CONNECTIONS, questions=questions)
             generator = stack.enter_context(loading(job))
-            assert generator.stdout.readline() == b"half\n"
+            assert milestone(generator) == b"half\n"
         stack.enter_context(weir(provider, redis_url, port=asked[-1].port))
         return finished(generator)
 

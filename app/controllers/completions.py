@@ -12,7 +12,7 @@ from app.clients import Client
 from app.completion import completion
 from app.completion_chunks import CompletionChunks, replay
 from app.dependencies import HttpPolicy, service_of
-from app.headers import COMPLETION_HEADERS, READ, STREAM_HEADERS, header
+from app.headers import COMPLETION_HEADERS, READ, STREAM_HEADERS, listed
 from app.responses import Whole
 from app.sse import EventStream, wait_for_end, wait_for_start
 from app.threads import thread_id_of
@@ -35,7 +35,7 @@ class CompletionController(Controller):
         policy = service.policy
         caller = await caller_of(request)
         body, chat = parse_completion_body(await policy.bodies.read_json(request), policy.max_query_chars)
-        directives = parse_cache_control(header(request.scope, b"cache-control"))
+        directives = parse_cache_control(listed(request.scope, b"cache-control"))
         answer = await service.lifecycle.ask(
             Ask(
                 request=chat,

@@ -13,7 +13,7 @@ from app.bodies import parse_stream_body
 from app.clients import Client
 from app.completion_chunks import CompletionChunks
 from app.dependencies import service_of
-from app.headers import STREAM_HEADERS, answer_headers, header
+from app.headers import STREAM_HEADERS, answer_headers, listed
 from app.named_events import NamedEvents, replay
 from app.responses import Whole
 from app.sse import EventStream
@@ -44,7 +44,7 @@ class StreamController(Controller):
         policy = service.policy
         caller = await caller_of(request)
         body, chat = parse_stream_body(await policy.bodies.read_json(request), policy.max_query_chars)
-        directives = parse_cache_control(header(request.scope, b"cache-control"))
+        directives = parse_cache_control(listed(request.scope, b"cache-control"))
         thread_id = thread_id_of(request, body.thread_id)
         answer = await service.lifecycle.ask(
             Ask(

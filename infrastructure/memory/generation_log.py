@@ -40,7 +40,7 @@ class MemoryGenerationLog:
         """Nobody else can read it."""
         return False
 
-    async def catch_up(self, generation: Generation) -> None:
+    async def catch_up(self, generation: Generation, number: int) -> None:
         """Nobody else writes."""
 
     async def can_go_on_elsewhere(self, generation: Generation) -> bool:  # noqa: ARG002  # there is no elsewhere

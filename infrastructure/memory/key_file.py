@@ -52,6 +52,8 @@ def change_keys(path: Path, change: Callable[[Keys], Keys]) -> None:
     """
     path = Path(os.path.realpath(path))
     try:
+        if path.exists() and not path.is_file():
+            raise KeyFileError(f"{path}: not a file")  # a device would be replaced by one, and a pipe never end
         with _locked(path.parent):
             keys = read_keys(path) if path.exists() else {}
             _replace(path, change(keys))

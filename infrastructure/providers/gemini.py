@@ -80,7 +80,7 @@ class GeminiProvider:
             answered = await api._async_request(request, stream=True)  # noqa: SLF001 - see above
         except google.genai.errors.APIError as error:
             raise status_error(error, model, self._api_key) from error
-        except (*BREAKS, ValueError) as error:
+        except (*BREAKS, ValueError, RecursionError) as error:
             raise connection_error(error, self._connect_timeout_s) from error
         response: aiohttp.ClientResponse = answered.response_stream
         return response

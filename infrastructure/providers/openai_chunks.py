@@ -64,6 +64,7 @@ def _chunk(choice: dict[str, Json]) -> Chunk | None:
         raise TypeError
     content = delta.pop("content", None) or ""
     delta.pop("role", None)
+    choice.pop("message", None)  # some servers say with every chunk what all of them have come to
     if not isinstance(content, str):
         raise TypeError
     if finish_reason is not None and finish_reason in FAILED_REASONS:

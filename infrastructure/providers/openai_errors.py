@@ -50,7 +50,7 @@ def _told(body: bytes) -> dict[str, Json]:
     """The error object of a response; empty when it has none."""
     try:
         read = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return {}
     told = read.get("error", read) if isinstance(read, dict) else None
     return told if isinstance(told, dict) else {}

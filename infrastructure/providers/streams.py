@@ -18,7 +18,7 @@ SETTLE_S = 0.02
 BREAKS = (httpx2.HTTPError, aiohttp.ClientError, OSError)
 """What reading a body can end with: aiohttp's errors, and the names that the transport of an SDK gives them."""
 
-_WRONG = (msgspec.MsgspecError, TypeError, ValueError)
+_WRONG = (msgspec.MsgspecError, TypeError, ValueError, RecursionError)
 
 
 class Reader(Protocol):
@@ -31,7 +31,7 @@ class Reader(Protocol):
 
         Raises:
             ProviderError: the event says that the provider has failed or refuses.
-            msgspec.MsgspecError, TypeError, ValueError: it is not of the expected shape.
+            msgspec.MsgspecError, TypeError, ValueError, RecursionError: it is not of the expected shape.
         """
         ...
 

@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from domain.chat import ChatRequest
+from domain.errors import StreamUnavailable
 from domain.events import Publish
 from domain.generation import Generation, Opened, Record, Sealed, StaleEpoch
 from domain.ports import Claim, Lease
@@ -153,17 +154,22 @@ class RedisGenerationLog:
         self._client.submit_script(RELEASE, [known.lease], known.generation_id).add_done_callback(unheard)
 
     async def find(self, generation_id: str) -> Generation | None:
-        """The generation of that id, while it runs anywhere and for the time that ended ones are kept."""
+        """The generation of that id, while it runs anywhere and for the time that ended ones are kept.
+
+        Raises:
+            StreamUnavailable: Redis cannot tell now.
+        """
         generation = self._generations.find(generation_id)
         if generation is not None:
             return generation
         try:
             tag = await self._client.submit("GET", stream_key(generation_id))
-        except NO_ANSWER:
-            return None
-        if tag is None:
-            return None
-        return await self._found(tag.decode(), generation_id)
+        except NO_ANSWER as away:
+            raise StreamUnavailable from away
+        found = None if tag is None else await self._found(tag.decode(), generation_id)
+        if found is None and self._client.is_away:
+            raise StreamUnavailable
+        return found
 
     async def _found(self, tag: str, generation_id: str) -> Generation | None:
         """The generation under its question's lease, under one of its own, or under none when it has ended."""
@@ -236,8 +242,12 @@ class RedisGenerationLog:
                     return bool(code == HELD)
         return False
 
-    async def catch_up(self, generation: Generation) -> None:
-        """What Redis has of a generation that another leads is here too, whether or not Redis has told of it."""
+    async def catch_up(self, generation: Generation, number: int) -> None:
+        """What Redis has of a generation that another leads is here too, whether or not Redis has told of it.
+
+        Raises:
+            StreamUnavailable: the record of that number may be one that its leader could not write yet.
+        """
         known = self._roll.get(generation.opened.generation_id)
         if known is None or known.is_led_here or known.is_alone:
             return
@@ -245,6 +255,8 @@ class RedisGenerationLog:
             entries = await self._client.submit("XRANGE", known.log, f"{known.written}-0", "+")
             if not known.is_led_here:
                 self._follower.take_in(known, entries)
+        if number >= len(generation.records) and not (generation.sealed or known.is_led_here):
+            raise StreamUnavailable
 
     async def can_go_on_elsewhere(self, generation: Generation) -> bool:
         """Whether Redis has all of it, once it has answered: it goes on wherever it is read on another instance."""

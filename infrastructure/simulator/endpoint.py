@@ -52,8 +52,8 @@ class Endpoint:
                 return await perform(request, self._dialect, ask, behaviour, call.sent)
         except Refused as refused:
             return self._refusal(refused.refusal)
-        except ConnectionBroken:
-            await silence()
+        except (ConnectionBroken, ConnectionError):
+            await silence()  # nobody is there any more: the cancellation that says so is on its way
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
         try:

@@ -1,5 +1,6 @@
 """`weir keys`, as a person types it."""
 
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -123,6 +124,17 @@ def test_a_place_that_cannot_be_read_or_written_is_named(tmp_path, arguments):
         done = weir("keys", *arguments, **environ)
         assert (done.returncode, done.stdout, done.stderr) == (1, "", f"weir: {said}\n")
     assert (tmp_path / "keys").read_text() == "my notes\n"
+
+
+@pytest.mark.parametrize("arguments", [ANN, ("revoke", "000000000000")])
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path, arguments):
+    """/dev/null, for one, is everybody's."""
+    pipe = tmp_path / "keys"
+    os.mkfifo(pipe)
+    done = weir("keys", *arguments, WEIR_API_KEYS_FILE=str(pipe))
+
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"weir: {pipe}: not a file\n")
+    assert pipe.is_fifo()
 
 
 async def test_what_is_made_can_be_used_until_it_is_revoked(simulator, tmp_path):

@@ -187,10 +187,21 @@ def test_a_rate_is_read_in_the_notation_of_limits(text, rate):
 
 
 @pytest.mark.parametrize(
-    "text", ["0", "10", "0/minute", "10/fortnight", "1/second;10/minute", "9999999999/day", f"1 per {'9' * 400} years"]
+    "text",
+    [
+        "0",
+        "10",
+        "0/minute",
+        "10/0 minutes",
+        "10 per 00 seconds",
+        "10/fortnight",
+        "1/second;10/minute",
+        "9999999999/day",
+        f"1 per {'9' * 400} years",
+    ],
 )
 def test_a_rate_that_could_not_be_kept_is_refused(text):
-    """Two rates in one value would otherwise silently become the first."""
+    """Two rates in one value would otherwise silently become the first, and no time at all would become one unit."""
     [problem] = problems_of({"WEIR_RATE_ANONYMOUS": text})
 
     assert "10/minute" in problem

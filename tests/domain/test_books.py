@@ -1,7 +1,10 @@
 """What calls have used: counted by their providers, or estimated, which is said."""
 
+import pytest
+
 from domain.books import Booking, estimated_usage, total_usage
 from domain.chat import ChatRequest, Chunk, Usage
+from domain.progress import Share
 from domain.selection import Route
 
 ASKED = ChatRequest(model="m", messages=({"role": "user", "content": "x" * 35},))
@@ -16,6 +19,15 @@ def test_what_no_provider_has_counted_is_estimated():
 
     assert text == Usage(prompt_tokens=14, completion_tokens=10, total_tokens=24, details={"estimated": True})
     assert thought.completion_tokens > text.completion_tokens
+
+
+@pytest.mark.parametrize("total", [0, 7])
+def test_a_count_of_nothing_is_no_count(total):
+    """An answer whose provider says null for its tokens would cost nothing, and no budget would ever end."""
+    said = Usage(prompt_tokens=0, completion_tokens=0, total_tokens=total)
+    share = Share(route=ROUTE, request=ASKED, usage=said, chunks=[Chunk("x" * 35)])
+
+    assert share.booking().usage == estimated_usage(ASKED, share.chunks)
 
 
 def test_a_call_costs_what_its_own_route_asks():

@@ -1,5 +1,6 @@
 """The same question has the same fingerprint, and no other has it."""
 
+import time
 import unicodedata
 from dataclasses import replace
 
@@ -164,3 +165,25 @@ def test_a_tenant_and_a_user_of_one_name_are_apart():
     tenant, user = Caller(user="same/ann", tenant="same"), Caller(user="same")
 
     assert sharing_scope(tenant, CacheScope.TENANT) != sharing_scope(user, CacheScope.TENANT)
+
+
+@pytest.mark.parametrize("marks", ["\u0315\u0300", "\u0f73", "\u0300\u0f75", "\u0344\u0323"])
+@pytest.mark.parametrize("place", ["content", "name"])
+def test_marks_without_end_hold_nobody_up(marks, place):
+    """To compose them takes the square of their number: one body of a megabyte would stop the service for hours."""
+    overlaid = "a" + marks * 30_000
+    message = {"content": overlaid} if place == "content" else {"content": "?", overlaid: 1}
+    request = ChatRequest(model="m", messages=(message,))
+    began_s = time.process_time()
+
+    assert fingerprint(request, "") != fingerprint(replace(request, messages=({"content": overlaid[:-1]},)), "")
+    assert time.process_time() - began_s < 2.0
+
+
+def test_as_many_marks_as_a_language_may_need_are_composed():
+    """However they are written, it is the same letter."""
+    one, other = (
+        ChatRequest(model="m", messages=({"content": text * 500},)) for text in ("ế" * 99, "e\u0302\u0301" * 99)
+    )
+
+    assert fingerprint(one, "") == fingerprint(other, "")

@@ -9,11 +9,11 @@ import pytest
 from domain.chat import Caller, Chunk
 from domain.errors import AllProvidersDown, Cancelled, Forbidden, Internal, ProviderRejected, ProviderUnavailable
 from domain.events import AnswerServed, AttemptEnded, DefectFound, GenerationSealed, StageTimed
-from domain.generation import Opened, State
+from domain.generation import Opened, Sealed, State
 from domain.leading import Task
 from domain.progress import Progress
 from domain.tracking import Tracker
-from tests.domain.service import ANN, GRACE_S, QUESTION, STOP, Service, read
+from tests.domain.service import ANN, GRACE_S, QUESTION, STOP, WHOLE, Service, read
 from tests.loops import settle
 
 pytestmark = pytest.mark.anyio
@@ -182,6 +182,61 @@ async def test_stopping_what_has_ended_changes_nothing():
     await service.lifecycle.stop(answer.stream_id, ANN)
 
     assert answer.generation.state is State.DONE
+
+
+@pytest.mark.parametrize("stops", [1, 2])
+async def test_what_is_about_to_be_sealed_is_stored_and_settled_whoever_stops_it(stops):
+    """It has been paid for, its readers have it whole, and a reservation that nobody settles is spent."""
+    service = Service(WHOLE, tokens_per_minute=2000)
+    written, append = asyncio.Event(), service.log.append
+
+    async def write(lease, record):
+        if isinstance(record, Sealed):
+            await written.wait()
+        await append(lease, record)
+
+    async def write_whoever_waits(lease, record):
+        await asyncio.shield(asyncio.create_task(write(lease, record)))
+
+    service.log.append = write_whoever_waits
+    answer = await service.ask()
+    await settle()
+    for _ in range(stops):
+        await service.lifecycle.stop(answer.stream_id, ANN)
+        await settle()
+    written.set()
+    records = await read(answer)
+    await settle()
+
+    assert records[-1].state is State.DONE
+    assert (await service.asked())[0] == "l1"
+    assert service.usage.quota(ANN).remaining > 1900
+    assert await service.is_at_rest()
+
+
+async def test_two_who_stop_a_stream_at_once_stop_it_once():
+    """The second must not end the sealing that the first has caused: what was reserved would be spent."""
+    service = Service(endless(), tokens_per_minute=2000)
+    sealing, append = asyncio.Event(), service.log.append
+
+    async def write(lease, record):
+        if isinstance(record, Sealed):
+            await sealing.wait()
+        await append(lease, record)
+
+    service.log.append = write
+    answer = await service.ask()
+    await settle()
+    for _ in range(2):
+        await service.lifecycle.stop(answer.stream_id, ANN)
+        await settle()
+    sealing.set()
+    records = await read(answer)
+    await settle()
+
+    assert records[-1].state is State.CANCELLED
+    assert service.usage.quota(ANN).remaining > 1900
+    assert await service.is_at_rest()
 
 
 @pytest.mark.parametrize("turns", [0, 1, 30])

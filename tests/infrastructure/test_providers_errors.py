@@ -1,5 +1,6 @@
 """What becomes of every way in which a provider can fail to begin, row by row."""
 
+import asyncio
 import errno
 import socket
 from datetime import UTC, datetime, timedelta
@@ -126,6 +127,24 @@ async def test_an_overloaded_provider_says_how_long_to_wait(simulator, name, fau
 
     assert type(error) is ProviderDeferred
     assert error.retry_after_s == 1.5
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+async def test_an_error_that_is_nested_without_end_is_the_providers(name):
+    """Not a defect of ours: another route may answer."""
+
+    async def refuse(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 500 no\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n"
+        writer.write(head + b"[" * 100_000)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        error = await failure(name, f"http://{host}:{port}")
+
+    assert type(error) is ProviderUnavailable
 
 
 @pytest.mark.parametrize("name", ADAPTERS)

@@ -101,6 +101,7 @@ async def test_every_token_comes_once_and_in_order(provider):
         ({"delta": None, "finish_reason": "length", "index": 2}, Chunk(finish_reason="length", index=2)),
         ({"delta": {"reasoning_content": "hm"}}, Chunk(delta={"reasoning_content": "hm"})),
         ({"delta": {"refusal": "No."}}, Chunk(delta={"refusal": "No."})),
+        ({"delta": {"content": "b"}, "message": {"role": "assistant", "content": "ab"}}, Chunk("b")),
         ({"delta": {"audio": {"id": "x"}, "content": "a"}}, Chunk("a", delta={"audio": {"id": "x"}})),
         (
             {"delta": {"content": "a"}, "logprobs": {"content": [{"logprob": -0.5}]}},
@@ -177,6 +178,7 @@ async def test_a_break_behind_the_last_finish_reason_takes_nothing_away():
         (body(error=ConnectionResetError()), "broke off the stream"),
         (body(event(b'{"choices":[{"del')), "sent a malformed event"),
         (body(event(b"[]")), "sent a malformed event"),
+        (body(event(b'{"choices":[{"delta":{"x":' + b"[" * 100_000)), "sent a malformed event"),
         (body(b"data: " + bytes(MAX_EVENT_BYTES)), "sent a malformed event"),
         (body(event({"choices": [{"delta": "a"}]})), "sent a malformed event"),
         (body(event({"choices": [{"delta": {"content": ["a"]}}]})), "sent a malformed event"),

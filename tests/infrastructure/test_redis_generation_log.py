@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from domain.chat import Chunk
+from domain.errors import StreamUnavailable
 from domain.generation import Reader, Sealed, State
 from domain.ports import Recording
 from infrastructure.redis.keys import followed_key, lease_key, log_key, stream_key, tag_of
@@ -115,9 +116,41 @@ async def test_what_was_not_heard_of_is_caught_up_with(redis_server):
         await one.log.append(claim.lease, Chunk("x"))
         await until(lambda: len(claim.generation.records) == 2)
 
-        await two.log.catch_up(followed)
+        await two.log.catch_up(followed, 1)
 
         assert followed.records == claim.generation.records
+
+
+async def test_what_its_leader_could_not_write_yet_may_still_come(redis_server):
+    """Who has seen it there, and comes here before Redis is back, is not told that it never was; nor for good."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        claim = await one.log.claim(opened("g"), QUESTION)
+        followed = await two.log.find("g")
+        with pytest.raises(StreamUnavailable):
+            await two.log.catch_up(followed, 1)
+        two.client.is_away = True
+        with pytest.raises(StreamUnavailable):
+            await two.log.catch_up(followed, 1)
+        two.client.is_away = False
+        await one.log.append(claim.lease, DONE)
+        await until(lambda: followed.sealed is not None)
+
+        await two.log.catch_up(followed, 9)
+
+
+async def test_while_redis_is_away_nobody_can_tell_that_there_is_no_such_stream(redis_server):
+    """A client that is told so for good would give up what it can read in a moment."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        claim = await one.log.claim(opened("g"), QUESTION)
+        for each in (one, two):
+            each.client.is_away = True
+        assert await one.log.find("g") is claim.generation
+        with pytest.raises(StreamUnavailable):
+            await two.log.find("g")
+        for each in (one, two):
+            each.client.is_away = False
+        assert await two.log.find("g") is not None
+        assert await two.log.find("nobody") is None
 
 
 async def claimed_apart(instance, name):

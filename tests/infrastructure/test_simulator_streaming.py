@@ -2,10 +2,17 @@
 
 from types import SimpleNamespace
 
+import anyio
 import pytest
 
+from infrastructure.simulator.counters import Board
+from infrastructure.simulator.endpoint import Endpoint
+from infrastructure.simulator.listener import Listener
+from infrastructure.simulator.openai import OpenAI
+from infrastructure.simulator.schedule import Schedule
 from infrastructure.simulator.script import Ending, Staged
 from infrastructure.simulator.streaming import play
+from tests.infrastructure.raw import connection, post
 
 pytestmark = pytest.mark.anyio
 
@@ -34,3 +41,27 @@ async def test_nothing_is_written_on_a_connection_that_is_closing():
         await play(staged, request, ttft_s=0.0, gap_s=0.001, on_steps=steps_sent.append)
 
     assert (connection.written, steps_sent) == ([b"open", b"a"], [1])
+
+
+@pytest.mark.parametrize("stream", ["true", "false"])
+async def test_a_client_that_leaves_before_its_headers_is_no_error(stream, caplog):
+    """Whoever runs the simulator would be shown a stack trace for what every client may do."""
+    board, listeners = Board(["openai"]), {}
+    app = Endpoint(OpenAI(), board, Schedule(), listeners).app()
+    app.on_response_prepare.append(_leave)
+    listener = listeners["openai"] = Listener(app, "127.0.0.1", 0)
+    await listener.on()
+    body = b'{"model": "gpt-4o-mini", "stream": %b, "messages": [{"role": "user", "content": "?"}]}' % stream.encode()
+
+    async with connection(listener.url) as (reader, writer):
+        writer.write(post("/v1/chat/completions", "localhost", body))
+        assert await reader.read() == b""
+    with anyio.fail_after(5):
+        await board.until("openai.closed_by_client==1", 5)
+    await listener.close()
+
+    assert caplog.messages == []
+
+
+async def _leave(request, _):
+    request.transport.close()
