@@ -34,7 +34,7 @@ async def caller_of(request: Request[Any, Any, Any]) -> Caller:
     """
     service = service_of(request)
     scope = request.scope
-    return await service.callers.caller(given_key(scope), _address(scope, service.policy.trusted_proxies))
+    return await service.callers.caller(given_key(scope), address_of(scope, service.policy.trusted_proxies))
 
 
 async def asker_or_operator(request: Request[Any, Any, Any], key: OperatorKey | None) -> Caller:
@@ -87,7 +87,7 @@ def _refuse_in_query(scope: Scope) -> None:
         raise InvalidRequest(FieldError("query", reason))
 
 
-def _address(scope: Scope, trusted: tuple[Network, ...]) -> str:
+def address_of(scope: Scope, trusted: tuple[Network, ...]) -> str:
     """The name of the client's address, behind proxies that are trusted."""
     client = scope["client"]
     peer = client[0] if client else None

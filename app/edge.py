@@ -7,9 +7,11 @@ from typing import Any
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.entrance import Entrance
+from app.authentication import address_of
+from app.entrance import IN_A_CROWD, Entrance
 from app.sse import STREAM, EventStream
 from app.threads import begin_thread
+from domain.addresses import Network
 from domain.events import ExchangeEnded, Publish
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -18,9 +20,17 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class Edge:
     """An ASGI application around `app`."""
 
-    def __init__(self, app: ASGIApp, publish: Publish, clock: Callable[[], float] = perf_counter) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        publish: Publish,
+        *,
+        trusted: tuple[Network, ...] = (),
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
         self._app = app
         self._publish = publish
+        self._trusted = trusted
         self._clock = clock
         self._entrance = Entrance()
 
@@ -31,8 +41,9 @@ class Edge:
             return
         began_s, status, method = self._clock(), 500, str(scope.get("method"))
         begin_thread(scope)
-        if turn := self._entrance.pass_by(_address(scope)):
+        if turn := self._entrance.pass_by(lambda: address_of(scope, self._trusted)):
             await turn
+            scope["state"][IN_A_CROWD] = True
 
         async def send_with_thread(message: Message) -> None:
             nonlocal status
@@ -57,11 +68,6 @@ class Edge:
                     duration_s=self._clock() - began_s,
                 )
             )
-
-
-def _address(scope: Scope) -> str:
-    client: tuple[str, int] | None = scope.get("client")
-    return client[0] if client else ""
 
 
 def _let_go(scope: Scope) -> None:

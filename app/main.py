@@ -31,7 +31,7 @@ from domain.warming import Warming
 
 def create_app(container: Container) -> ASGIApp:
     """The whole service as an ASGI application; tests pass a container with overridden adapters."""
-    app = Edge(create_litestar(container), container.events().publish)
+    app = Edge(create_litestar(container), container.events().publish, trusted=container.http_policy().trusted_proxies)
     origins = container.settings().access.cors_origins
     return CrossOrigin(app, origins) if origins else app
 

@@ -73,13 +73,8 @@ class Slots:
             TooManyConnections: this user has all that one user may have.
         """
         note("CP.1")
+        self.check(user, has_limit=has_limit, note=note)
         is_full = self.taken_count >= self._limit
-        if is_full and not self._can_wait(user):
-            raise AtCapacity(self._soon_s(self._limit))
-        note("CP.2")
-        if has_limit and 0 < self._limit_per_user <= self._counts.get(user, 0):
-            raise TooManyConnections(self._limit_per_user, self._soon_s(self._limit_per_user))
-        note("CP.3")
         if is_full:
             slot = await self._wait(user, present)
         else:
@@ -89,6 +84,18 @@ class Slots:
         slot.note = note
         note("CP.4")
         return slot
+
+    def check(self, user: str, *, has_limit: bool = True, note: Note = unnoted) -> None:
+        """A place for one more stream of `user` is free, or can be waited for, in this moment.
+
+        Raises: as `take`, which raises the same if it is asked now.
+        """
+        if self.taken_count >= self._limit and not self._can_wait(user):
+            raise AtCapacity(self._soon_s(self._limit))
+        note("CP.2")
+        if has_limit and 0 < self._limit_per_user <= self._counts.get(user, 0):
+            raise TooManyConnections(self._limit_per_user, self._soon_s(self._limit_per_user))
+        note("CP.3")
 
     def give_back(self, user: str, taken_at_s: float) -> None:
         """The place that `user` has had since then is free, or the next one's who waits."""

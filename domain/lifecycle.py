@@ -117,6 +117,22 @@ class Lifecycle:
         log.took_over = self._resume
         log.asked_to_stop = lambda stream_id: leaders.stop(stream_id, _STOPPED)
 
+    def check_room(self, caller: Caller, thread_id: str) -> None:
+        """The caller would not be refused a slot in this moment; else it need not be read what is asked.
+
+        Raises:
+            TooManyConnections, AtCapacity: as `ask` would.
+        """
+        began_s = self._clock()
+        try:
+            self._slots.check(caller.user, has_limit=not caller.is_operator)
+        except (AtCapacity, TooManyConnections) as refusal:
+            trace = self._tracker.begin(thread_id)
+            trace.failed(REFUSED_IN[type(refusal)], refusal)
+            trace.close()
+            self._refused(thread_id, caller, refusal, began_s)
+            raise
+
     async def ask(self, ask: Ask) -> Answer:
         """An answer that is stored, under way or begun; close it when the client is served or gone.
 

@@ -108,9 +108,9 @@ def _length(data: bytes) -> int | None:
     return len(head) + 4 + int(rest.split(b"\r\n", 1)[0]) if found else None
 
 
-async def connect(target: Target) -> Connection:
-    """An open connection."""
+async def connect(target: Target, address: str | None = None) -> Connection:
+    """An open connection, from `address` if it matters."""
     _, connection = await asyncio.get_running_loop().create_connection(
-        lambda: Connection(target), target.host, target.port
+        lambda: Connection(target), target.host, target.port, local_addr=(address, 0) if address else None
     )
     return connection

@@ -34,6 +34,36 @@ class Crowded(msgspec.Struct, kw_only=True):
     lost: list[str] = []
 
 
+class Bursts(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """At each of these times (`perf_counter`) the crowd comes, is told, and leaves."""
+
+    crowd: Crowd
+    at_s: list[float]
+
+
+class Burst(msgspec.Struct, kw_only=True):
+    """One of them: after how long the last one had asked, and after how long the last one was told; what they were."""
+
+    asked_s: float
+    told_s: float
+    crowd: Crowded
+
+
+async def bursts(job: Bursts) -> list[Burst]:
+    """All have come, one after the other."""
+    return [await _burst(job.crowd, at_s) for at_s in job.at_s]
+
+
+async def _burst(job: Crowd, at_s: float) -> Burst:
+    await asyncio.sleep(at_s - perf_counter())
+    guests, _ = await crowd(job)
+    told_s = perf_counter() - at_s
+    told = crowded(guests)
+    for guest in guests:
+        guest.leave()
+    return Burst(asked_s=max(guest.asked_s for guest in guests) - at_s, told_s=told_s, crowd=told)
+
+
 async def crowd(job: Crowd) -> tuple[list["_Guest"], float]:
     """All have asked, and have been told; the second is when the last one was."""
     began_s = perf_counter()
@@ -81,6 +111,16 @@ class _Guest(Connection):
         super().connection_lost(exc)
         if not self.told.done():
             self.told.set_result(None)
+
+    def leave(self) -> None:
+        """Whatever is under way is of no interest any more."""
+        if self.reply:
+            self.reply.done.cancel()
+        self.transport.abort()
+
+    @property
+    def asked_s(self) -> float:
+        return self.reply.asked_s if self.reply else 0.0
 
     @property
     def status(self) -> str:

@@ -15,7 +15,8 @@ import msgspec
 import uvloop
 
 from perf.connections import Connection, Reply, Target, connect
-from perf.crowd import Crowd, Crowded, crowd, crowded
+from perf.crowd import Burst, Bursts, Crowd, Crowded, bursts, crowd, crowded
+from perf.moments import Moments, moments
 from perf.spread import Seen, Spread, Tour
 
 
@@ -49,7 +50,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     questions: int | None = None
 
 
-Job = Closed | Alternate | Hold | Spread | Crowd
+Job = Closed | Alternate | Hold | Spread | Crowd | Bursts | Moments
 
 
 class Answers(msgspec.Struct, kw_only=True):
@@ -68,6 +69,7 @@ class Answers(msgspec.Struct, kw_only=True):
     seen: list[Seen] = []
     lost: int = 0
     crowd: Crowded | None = None
+    bursts: list[Burst] = []
 
 
 async def closed(job: Closed) -> Answers:
@@ -171,18 +173,32 @@ def _say(text: str) -> None:
         rest = rest[os.write(sys.stdout.fileno(), rest) :]
 
 
+async def _come(job: Bursts) -> Answers:
+    return Answers(bursts=await bursts(job))
+
+
+async def _ask(job: Moments) -> Answers:
+    first_s, failures = await moments(job)
+    return Answers(count=len(first_s), failures=failures, first_token_s=[first_s])
+
+
 async def _run(job: Job) -> Answers:
     match job:
         case Closed():
-            return await closed(job)
+            doing = closed(job)
         case Alternate():
-            return await alternate(job)
+            doing = alternate(job)
         case Hold():
-            return await hold(job)
+            doing = hold(job)
         case Crowd():
-            return await stay(job)
+            doing = stay(job)
+        case Bursts():
+            doing = _come(job)
+        case Moments():
+            doing = _ask(job)
         case Spread():
-            return await spread(job)
+            doing = spread(job)
+    return await doing
 
 
 def main() -> None:

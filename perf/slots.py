@@ -5,14 +5,13 @@ import re
 import time
 import urllib.request
 from collections.abc import Iterator
-from statistics import median, quantiles
+from statistics import median
 
 from domain.admission import Slots
-from perf import targets
+from perf import greedy, targets
 from perf.crowd import Crowd, Crowded
 from perf.figures import Figure
-from perf.load import Alternate
-from perf.processes import Server, finished, load, loading, milestone, simulator, weir
+from perf.processes import Server, finished, loading, milestone, simulator, weir
 
 _QUESTIONS = 100
 _open_url = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
@@ -24,7 +23,8 @@ def measure(*, is_quick: bool) -> Iterator[Figure]:
         scenario="slots", name="10,000 slots taken and released, each", value=_slot_us(), unit="µs", at_most=10
     )
     yield from _full(1000 if is_quick else 10_000, per_s=400.0)
-    yield from _greedy(rounds=300 if is_quick else 1000)
+    yield from greedy.once(bursts=8 if is_quick else 30)
+    yield from greedy.again_and_again(rounds=300 if is_quick else 1000)
 
 
 def _slot_us() -> float:
@@ -76,36 +76,3 @@ def _active(service: Server) -> float:
     with _open_url(f"{service.url}/metrics", timeout=10) as response:
         found = re.search(rb"^sse_active_connections (\S+)$", response.read(), re.MULTILINE)
     return float(found[1]) if found else 0.0
-
-
-def _greedy(rounds: int) -> Iterator[Figure]:
-    """One user's first chunks, alone and while another opens a thousand connections again and again."""
-    with simulator() as provider, weir(provider, WEIR_MAX_CONNECTIONS_PER_USER="3") as service:
-        asked = Alternate(targets=[targets.named_events(service.url, "prompt", "Question {n}?")], rounds=rounds)
-        again = Alternate(targets=[targets.named_events(service.url, "prompt", "Another {n}?")], rounds=rounds)
-        target = targets.named_events(service.url, "lasting", "All of them {n}?")
-        crowd = Crowd(target=target, connections=1000, per_s=1e9, hold_s=0.1, questions=_QUESTIONS, address="127.0.0.2")
-        alone_ms = _first_ms(load(asked).first_token_s[0])
-        with loading(again) as generator:
-            told = [load(crowd).crowd or Crowded()]
-            while generator.poll() is None and len(told) < 50:
-                told.append(load(crowd).crowd or Crowded())
-            beside_ms = _first_ms(finished(generator).first_token_s[0])
-    refused = sum(each.statuses.get("429", 0) for each in told)
-    name = "another's first chunk beside one user's 1,000 connections"
-    yield Figure(scenario="slots", name="that user's connections told 429", value=refused / len(told), at_least=997)
-    yield Figure(scenario="slots", name="first chunk alone, p99", value=_p99(alone_ms), unit="ms")
-    yield Figure(
-        scenario="slots", name=f"{name}: later, p99", value=_p99(beside_ms) - _p99(alone_ms), unit="ms", at_most=50
-    )
-    yield Figure(
-        scenario="slots", name="the same, slowest of all", value=max(beside_ms) - max(alone_ms), unit="ms", at_most=50
-    )
-
-
-def _first_ms(times_s: list[float]) -> list[float]:
-    return [each_s * 1000 for each_s in times_s]
-
-
-def _p99(times: list[float]) -> float:
-    return quantiles(times, n=100)[98]

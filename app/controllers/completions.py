@@ -11,6 +11,7 @@ from app.bodies import include_usage, parse_completion_body
 from app.clients import Client
 from app.completion import completion
 from app.completion_chunks import CompletionChunks, replay
+from app.crowds import refuse_unread
 from app.dependencies import HttpPolicy, service_of
 from app.headers import COMPLETION_HEADERS, READ, STREAM_HEADERS, listed
 from app.responses import Whole
@@ -34,6 +35,7 @@ class CompletionController(Controller):
         service = service_of(request)
         policy = service.policy
         caller = await caller_of(request)
+        refuse_unread(request, caller)
         body, chat = parse_completion_body(await policy.bodies.read_json(request), policy.max_query_chars)
         directives = parse_cache_control(listed(request.scope, b"cache-control"))
         answer = await service.lifecycle.ask(

@@ -12,6 +12,7 @@ from app.authentication import asker_or_operator, caller_of
 from app.bodies import parse_stream_body
 from app.clients import Client
 from app.completion_chunks import CompletionChunks
+from app.crowds import refuse_unread
 from app.dependencies import service_of
 from app.headers import STREAM_HEADERS, answer_headers, listed
 from app.named_events import NamedEvents, replay
@@ -43,6 +44,7 @@ class StreamController(Controller):
         service = service_of(request)
         policy = service.policy
         caller = await caller_of(request)
+        refuse_unread(request, caller)
         body, chat = parse_stream_body(await policy.bodies.read_json(request), policy.max_query_chars)
         directives = parse_cache_control(listed(request.scope, b"cache-control"))
         thread_id = thread_id_of(request, body.thread_id)

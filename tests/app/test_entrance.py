@@ -2,8 +2,16 @@
 
 import asyncio
 
+import pytest
+
+from app.edge import Edge
 from app.entrance import Entrance
+from domain.addresses import network
 from tests.loops import run
+
+
+def unasked():
+    pytest.fail("where nobody waits, nobody is asked where it comes from")
 
 
 def begun(*addresses):
@@ -11,13 +19,16 @@ def begun(*addresses):
 
     async def play():
         entrance, rounds = Entrance(), {}
-        turns = [(number, address, entrance.pass_by(address)) for number, address in enumerate(addresses)]
+        turns = [
+            (number, address, entrance.pass_by(lambda address=address: address))
+            for number, address in enumerate(addresses)
+        ]
         waiting = [(number, turn) for number, _, turn in turns if turn is not None]
         rounds |= {number: 0 for number, _, turn in turns if turn is None}
         for count in range(1, len(addresses) + 2):
             await asyncio.sleep(0)
             rounds |= {number: count for number, turn in waiting if turn.done() and number not in rounds}
-        assert entrance.pass_by("later") is None
+        assert entrance.pass_by(unasked) is None
         return [rounds[number] for number in range(len(addresses))]
 
     return run(play())
@@ -33,9 +44,14 @@ def test_a_crowd_begins_a_few_at_a_time():
     assert begun(*"a" * 10) == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
 
 
-def test_others_begin_in_the_next_round():
+def test_others_begin_at_once():
     """Wherever they stand behind the crowd."""
-    assert begun(*"a" * 1000, "b", "c")[-2:] == [1, 1]
+    assert begun(*"a" * 1000, "b", "c")[-2:] == [0, 0]
+
+
+def test_many_others_begin_in_turn():
+    """Each of them is soon; all at once they would be a crowd too."""
+    assert begun(*"a" * 1000, *"bcdefghi")[-8:] == [0, 0, 0, 0, 1, 1, 1, 2]
 
 
 def test_who_is_cancelled_keeps_nobody_waiting():
@@ -43,10 +59,30 @@ def test_who_is_cancelled_keeps_nobody_waiting():
 
     async def play():
         entrance = Entrance()
-        turns = [entrance.pass_by("a") for _ in range(6)]
+        turns = [entrance.pass_by(lambda: "a") for _ in range(6)]
         turns[4].cancel()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         return turns[5].done()
 
     assert run(play())
+
+
+@pytest.mark.parametrize(("trusted", "order"), [(("10.0.0.0/8",), "aaaabaaaa"), ((), "aaaaaaaab")])
+def test_behind_a_proxy_it_is_the_clients_address_that_counts(trusted, order):
+    """If the proxy is trusted; if not, all there is of others is its own."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope["query_string"].decode())
+
+    async def play():
+        edge = Edge(app, [].append, trusted=tuple(map(network, trusted)))
+        await asyncio.gather(*(edge(asked(name), None, None) for name in "aaaaaaaab"))
+
+    def asked(name):
+        headers = [(b"x-forwarded-for", b"192.0.2.%d" % ord(name))]
+        return {"type": "http", "client": ("10.0.0.1", 1), "headers": headers, "query_string": name.encode()}
+
+    run(play())
+    assert "".join(seen) == order

@@ -149,6 +149,25 @@ async def test_one_stream_more_than_a_caller_may_have_is_refused():
     assert service.slots.taken_count == 3
 
 
+@pytest.mark.parametrize(
+    ("limits", "caller", "error"),
+    [({"limit": 1}, BOB, AtCapacity), ({"limit_per_user": 1}, ANN, TooManyConnections)],
+)
+async def test_who_has_no_slot_to_come_can_be_told_before_it_has_asked(limits, caller, error):
+    """As if it had been read; while a slot is free nothing is taken and nothing is told."""
+    service = Service(**limits)
+    service.lifecycle.check_room(caller, "t")
+    assert (service.slots.taken_count, service.events.of(RequestTurnedAway)) == (0, [])
+
+    answer = await service.ask(ANN)
+    with pytest.raises(error):
+        service.lifecycle.check_room(caller, "t2")
+    (told,) = service.events.of(RequestTurnedAway)
+    assert (told.thread_id, told.code, told.caller, told.requested) == ("t2", error.code, caller, None)
+    assert [event.error_type for event in service.events.of(StageTimed) if event.error_type] == [error.__name__]
+    answer.close()
+
+
 # Stage 2
 
 

@@ -67,6 +67,8 @@ class Reader:
         else:
             request = self.session.post(url + STREAM, json={"model": MODEL, "query": self.query})
         async with request as response:
+            if response.status == 503 and '"stream_unavailable"' in await response.text():
+                raise aiohttp.ClientPayloadError("not all of it is here yet")
             if response.status != 200:
                 raise Wrong(response.status, await response.text(), self.ends, self.stream_id, headers)
             self.stream_id = response.headers["x-stream-id"]

@@ -1,0 +1,32 @@
+"""What is refused in a crowd before it has been read."""
+
+from typing import Any
+
+from litestar import Request
+
+from app.dependencies import service_of
+from app.entrance import IN_A_CROWD
+from app.headers import header
+from app.threads import thread_id_of
+from domain.chat import Caller
+
+_SHORT_BYTES = 4096
+"""A body that comes with the headers or right behind them. Who is still sending a longer one may not see the answer."""
+
+
+def refuse_unread(request: Request[Any, Any, Any], caller: Caller) -> None:
+    """There may be a slot for the caller, or it came in no crowd, or its body is long; else it is not read.
+
+    Waiting for a body costs others more than all else that is done for a request which is refused: the server hands
+    bodies over one by one, by a thread of its own.
+
+    Raises:
+        TooManyConnections, AtCapacity: as reading it would end.
+    """
+    if IN_A_CROWD in request.scope["state"] and _length_bytes(request) <= _SHORT_BYTES:
+        service_of(request).lifecycle.check_room(caller, thread_id_of(request))
+
+
+def _length_bytes(request: Request[Any, Any, Any]) -> float:
+    announced = header(request.scope, b"content-length") or ""
+    return int(announced) if announced.isdecimal() else float("inf")
