@@ -9,7 +9,7 @@ import msgspec
 import openai
 
 from domain.chat import ChatRequest, Chunk, Json
-from domain.selection import Route
+from domain.selection import Prefill, Route
 from infrastructure.providers.calls import Calls, Reply
 from infrastructure.providers.connections import connection_error
 from infrastructure.providers.openai_chunks import OpenAIReader
@@ -79,7 +79,7 @@ class OpenAIProvider:
     async def _post(self, route: Route, request: ChatRequest) -> Reply:
         """The reply that is a stream, when its headers are there."""
         try:
-            url = self._beta_url if request.messages[-1].get("prefix") else self._url
+            url = self._beta_url if _is_marked(route, request) else self._url
             reply = await self._calls.post(url, msgspec.json.encode(_body(route, request)))
             told = b"" if reply.ok else await reply.read()
         except _FAILURES as error:
@@ -90,6 +90,11 @@ class OpenAIProvider:
             raise status_error(refused.status, reply.headers, told, route.model, self._api_key) from refused
         reply.forget_headers()
         return reply
+
+
+def _is_marked(route: Route, request: ChatRequest) -> bool:
+    """Whether a beginning is to be gone on with, at a route that takes one so: a client's own mark asks no other."""
+    return route.prefill is Prefill.DEEPSEEK and bool(request.messages[-1].get("prefix"))
 
 
 def _beta(address: str) -> str:

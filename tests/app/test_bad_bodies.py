@@ -1,9 +1,13 @@
 """Whatever body comes in, the answer says which field is wrong and what would be right, and nothing of our inside."""
 
 import json
+import time
+from contextlib import nullcontext
 
 import pytest
 
+from app.bodies import parse_completion_body
+from domain.errors import InvalidRequest
 from tests.app.asking import CHAT, MODEL, STREAM, body_for, question
 from tests.app.refusals import JSON, SECRET, refused, told
 
@@ -183,6 +187,19 @@ async def test_more_values_than_anybody_needs_are_refused(client):
     assert (response.status, told(CHAT, response)[1:]) == (400, ("body", "body: more than 20000 values"))
     allowed = await client.send("POST", CHAT, json=body_for(CHAT, x=[1] * 19_000))
     assert allowed.status == 200
+
+
+@pytest.mark.parametrize("number", [b"1e300", b"1E+0308", b"2.2250738585072011e-308", b"12345678901234567890e270"])
+def test_numbers_that_take_long_to_read_are_refused_unread(number):
+    """A body of a megabyte of them would hold all streams up for seconds before anybody could count its values."""
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "?"}], "x": [%b]}'
+    began_s = time.process_time()
+    for count, said in ((40_000, "hundreds of digits"), (10, "")):
+        values = b",".join([number] * count)
+        with pytest.raises(InvalidRequest, match=said) if said else nullcontext():
+            parse_completion_body(body % values, 100)
+
+    assert time.process_time() - began_s < 0.2
 
 
 @BOTH

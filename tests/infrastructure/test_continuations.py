@@ -1,6 +1,7 @@
 """The rest of an answer, asked of each provider through its adapter and joined to what was sent: always the whole."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -32,7 +33,9 @@ async def provider(simulator, request):
 
 async def gone_on(provider, sent, prefill, continues):
     """What a client has that was sent `sent` before."""
-    route = Route(provider=provider.name, model=f"m@tokens=60,ttft_ms=0,gap_ms=0,continues={continues}")
+    route = Route(
+        provider=provider.name, model=f"m@tokens=60,ttft_ms=0,gap_ms=0,continues={continues}", prefill=prefill
+    )
     splice = Splice(sent, is_prefilled=prefill is not Prefill.NONE)
     async with provider.open(route, continued(ASKED, sent, prefill)) as chunks:
         new = [splice.push(chunk.content) async for chunk in chunks]
@@ -76,3 +79,16 @@ async def test_only_a_marked_beginning_goes_to_the_beta_address(simulator, given
         f"{given}/chat/completions",
         "/beta/chat/completions",
     ]
+
+
+async def test_a_clients_own_mark_does_not_lead_where_a_provider_has_nothing(simulator):
+    """Its 404 would count against the circuit, and a few such requests would shut a provider off for everybody."""
+    provider = OpenAIProvider(simulator.urls["openai"], "key", 5.0)
+    marked = replace(ASKED, messages=(*ASKED.messages, {"role": "assistant", "content": "A", "prefix": True}))
+    try:
+        async with provider.open(Route(provider="openai", model="gpt-4o-mini"), marked) as chunks:
+            assert [chunk async for chunk in chunks]
+    finally:
+        await provider.close()
+
+    assert [call["path"] for call in simulator.calls("openai")] == ["/v1/chat/completions"]
