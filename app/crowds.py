@@ -7,7 +7,6 @@ from litestar import Request
 from app.dependencies import service_of
 from app.entrance import IN_A_CROWD
 from app.headers import header
-from app.threads import thread_id_of
 from domain.chat import Caller
 
 _SHORT_BYTES = 4096
@@ -23,8 +22,9 @@ def refuse_unread(request: Request[Any, Any, Any], caller: Caller) -> None:
     Raises:
         TooManyConnections, AtCapacity: as reading it would end.
     """
-    if IN_A_CROWD in request.scope["state"] and _length_bytes(request) <= _SHORT_BYTES:
-        service_of(request).lifecycle.check_room(caller, thread_id_of(request))
+    state = request.scope["state"]
+    if IN_A_CROWD in state and _length_bytes(request) <= _SHORT_BYTES:
+        service_of(request).lifecycle.check_room(caller, state["thread_id"])
 
 
 def _length_bytes(request: Request[Any, Any, Any]) -> float:

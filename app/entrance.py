@@ -11,6 +11,9 @@ _A_ROUND = 4
 _NEWCOMERS = 4
 """So many more begin in the round in which they come, past those that wait: of addresses none of which waits."""
 
+_CALM_ROUNDS = 100
+"""For so many rounds after that only one of those that wait begins in each: what has come past them gets on."""
+
 IN_A_CROWD = "in_a_crowd"
 """Stands in the state of a scope whose exchange had to wait."""
 
@@ -21,6 +24,7 @@ class Entrance:
     def __init__(self) -> None:
         self._begun = 0
         self._newcomers = 0
+        self._calm_rounds = 0
         self._waiting: FairQueue[None] = FairQueue()
 
     def pass_by(self, address: Callable[[], str]) -> "asyncio.Future[None] | None":
@@ -35,6 +39,7 @@ class Entrance:
     def _pass_by_who_waits(self, address: str) -> "asyncio.Future[None] | None":
         if self._waiting.length and self._newcomers < _NEWCOMERS and not self._waiting.length_of(address):
             self._newcomers += 1
+            self._calm_rounds = _CALM_ROUNDS
             return None
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.join(address, turn)
@@ -42,7 +47,9 @@ class Entrance:
 
     def _begin_round(self) -> None:
         self._begun = self._newcomers = 0
-        while self._begun < _A_ROUND and (following := self._waiting.pop()):
+        self._calm_rounds = max(0, self._calm_rounds - 1)
+        most = 1 if self._calm_rounds else _A_ROUND
+        while self._begun < most and (following := self._waiting.pop()):
             following[1].set_result(None)
             self._begun += 1
         if self._begun:

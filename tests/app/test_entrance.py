@@ -25,7 +25,7 @@ def begun(*addresses):
         ]
         waiting = [(number, turn) for number, _, turn in turns if turn is not None]
         rounds |= {number: 0 for number, _, turn in turns if turn is None}
-        for count in range(1, len(addresses) + 2):
+        for count in range(1, len(addresses) + 110):
             await asyncio.sleep(0)
             rounds |= {number: count for number, turn in waiting if turn.done() and number not in rounds}
         assert entrance.pass_by(unasked) is None
@@ -50,8 +50,15 @@ def test_others_begin_at_once():
 
 
 def test_many_others_begin_in_turn():
-    """Each of them is soon; all at once they would be a crowd too."""
-    assert begun(*"a" * 1000, *"bcdefghi")[-8:] == [0, 0, 0, 0, 1, 1, 1, 2]
+    """Each of them soon; all at once they would be a crowd too."""
+    assert begun(*"a" * 1000, *"bcdefghi")[-8:] == [0, 0, 0, 0, 2, 3, 4, 5]
+
+
+def test_a_crowd_begins_one_at_a_time_when_others_come():
+    """They have more to do than to begin, and each of its steps waits for a round; then the crowd goes on as before."""
+    rounds = begun(*"a" * 150, "b")
+    assert rounds[:103] == [0, 0, 0, 0, *range(1, 100)]
+    assert rounds[103:] == [100 + number // 4 for number in range(47)] + [0]
 
 
 def test_who_is_cancelled_keeps_nobody_waiting():
