@@ -220,12 +220,18 @@ class RateLimited(RequestRefused):
         return cls(f"{allowed} and {wait}", retry_after_s, quota)
 
     @classmethod
-    def of_budget(cls, left_usd: float, needed_usd: float, retry_after_s: float) -> "RateLimited":
-        """What is left of the day's budget is less than this request may cost."""
+    def of_budget(cls, left_usd: float, needed_usd: float, retry_after_s: float, *, is_held: bool) -> "RateLimited":
+        """What is left of the day's budget is less than this request may cost.
+
+        `is_held`: it may do once answers under way have ended, for which more is held than they may cost.
+        """
         left = (
             f"{_dollars(left_usd)} USD are left of the day's budget, and this request may cost {_dollars(needed_usd)}"
         )
-        return cls(f"{left}; a new day begins at midnight UTC, in {_rounded_up(retry_after_s)} s.", retry_after_s)
+        wait = _rounded_up(retry_after_s)
+        if is_held:
+            return cls(f"{left}; some is held for answers under way; wait {wait} s.", retry_after_s)
+        return cls(f"{left}; a new day begins at midnight UTC, in {wait} s.", retry_after_s)
 
 
 def _dollars(amount_usd: float) -> str:

@@ -22,8 +22,8 @@ LEASE_S = 3.0
 USE_S = 2.0
 """How long it is held; counted from before it was asked for, so from earlier than the bucket counts."""
 GRANT_S = 0.5
-"""What was spent for those who wait is given back when that is told later than this after it was asked for: the bucket
-fills in its place. What is leased fills no place until it lapses, and is good until then."""
+"""What was spent for those who wait is lost when that is told later than this after it was asked for: the bucket has
+filled in its place. For what is leased it does not fill until that lapses, so it is good until then."""
 LOOK_S = 1.0
 """How often what is held is looked at: what was not used meanwhile is given back."""
 PACE_S = 0.2
@@ -127,7 +127,6 @@ class Lease:
         self._left, self._left_at_s = told.left, now_s
         is_late = now_s - ask.at_s >= GRANT_S
         spent = 0 if is_late else min(told.spent, self.waiting)
-        self.owed -= told.spent - spent
         self.tokens += told.leased + spent
         self.until_s = ask.at_s + USE_S
         self._out = ask.held + told.leased

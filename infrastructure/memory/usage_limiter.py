@@ -13,14 +13,20 @@ from domain.usage import Reservation, UsageLimits, Use, usage_limits
 MAX_USERS = 20_000
 """Users kept at most; the one that asked longest ago is forgotten first."""
 DAY_S = 86_400.0
+HELD_S = 1.0
+"""When to come back if the budget may do once answers under way have ended."""
 
 
 @dataclass(slots=True)
 class _Used:
-    """What a user has left of a minute's tokens, of each limit, and has spent on `day` (days since 1970, UTC)."""
+    """What a user has left of a minute's tokens, of each limit, and has spent on `day` (days since 1970, UTC).
+
+    `held` is what of that is reserved for answers under way, by the reservation's id.
+    """
 
     day: int
     usd: float = 0.0
+    held: dict[str, float] = field(default_factory=dict)
     buckets: dict[int | None, TokenBucket] = field(default_factory=dict)
 
 
@@ -62,20 +68,27 @@ class MemoryUsageLimiter:
         if budget is not None:
             budget /= self._share()
             usd = min(use.usd, budget)
-            if known.usd >= budget or known.usd + usd > budget:
+            if not _fits(known.usd, usd, budget):
                 _put_back(bucket, tokens)
-                raise RateLimited.of_budget(budget - known.usd, use.usd, (known.day + 1) * DAY_S - self._unix_now())
+                is_held = _fits(known.usd - sum(known.held.values()), usd, budget)
+                wait_s = HELD_S if is_held else (known.day + 1) * DAY_S - self._unix_now()
+                raise RateLimited.of_budget(budget - known.usd, use.usd, wait_s, is_held=is_held)
             use = Use(tokens=tokens, usd=usd)
-        known.usd += use.usd
         taken = Use(tokens=tokens, usd=use.usd)
-        return Reservation(user=caller.user, id=str(next(self._numbers)), use=taken, limits=limits, is_local=True)
+        reservation = Reservation(
+            user=caller.user, id=str(next(self._numbers)), use=taken, limits=limits, is_local=True
+        )
+        known.usd += use.usd
+        known.held[reservation.id] = use.usd
+        return reservation
 
     def settle(self, reservation: Reservation, use: Use) -> None:
-        """The reservation has become `use`."""
+        """The reservation has become `use`; after its day, its estimate stands."""
         known = self._users.get(reservation.user)
         if known is not None:
             _put_back(self._bucket(known, reservation.limits), reservation.use.tokens - use.tokens)
-            known.usd += use.usd - reservation.use.usd
+            held_usd = known.held.pop(reservation.id, None)
+            known.usd += 0.0 if held_usd is None else use.usd - held_usd
 
     def quota(self, caller: Caller) -> Quota | None:
         """What is left of a minute's tokens; None: no limit."""
@@ -94,7 +107,7 @@ class MemoryUsageLimiter:
                 self._users.popitem(last=False)
         self._users.move_to_end(user)
         if known.day != day:
-            known.day, known.usd = day, 0.0
+            known.day, known.usd, known.held = day, 0.0, {}
         return known
 
     def _bucket(self, known: _Used, limits: UsageLimits) -> TokenBucket | None:
@@ -120,6 +133,11 @@ def _spend_tokens(bucket: TokenBucket | None, tokens: int, tier: str, now_s: flo
     if wait_s:
         raise RateLimited.of_tokens(tokens_quota(bucket, tier, now_s), needed, wait_s)
     return needed
+
+
+def _fits(spent_usd: float, usd: float, budget_usd: float) -> bool:
+    """Whether some of the budget is left, and as much as `usd`; sums of cents have rounding errors."""
+    return spent_usd < budget_usd and spent_usd + usd <= budget_usd + 1e-9
 
 
 def _put_back(bucket: TokenBucket | None, tokens: int) -> None:

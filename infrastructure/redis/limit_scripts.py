@@ -94,7 +94,19 @@ if stored[5] then return answer('', 0) end
 if limit > 0 and need > 0 and tokens + 0.000001 < need then
     return answer('tokens', math.ceil((need - tokens) * 60000000 / limit))
 end
-if budget >= 0 and (usd >= budget or usd + cost > budget + 0.000000001) then
+local function fits(spent)
+    return budget < 0 or (spent < budget and spent + cost <= budget + 0.000000001)
+end
+local function under_way()
+    local held, all = 0, is_today and redis.call('HGETALL', key) or {}
+    for i = 1, #all, 2 do
+        local _, one, _, since = string.match(all[i + 1], '(%S+) (%S+) (%S+) (%S+)')
+        if since and now - since < 600000000 then held = held + one end
+    end
+    return held
+end
+if not fits(usd) then
+    if fits(usd - under_way()) then return answer('held', 1000000) end
     return answer('budget', (day + 1) * 86400000000 - now)
 end
 tokens, usd = tokens - need, usd + cost
@@ -104,17 +116,20 @@ if not is_today then
     end
 end
 redis.call('HSET', key, tokens_field, string.format('%.17g', tokens), at_field, string.format('%.0f', now),
-    'day', day, 'usd', string.format('%.17g', usd), id, ARGV[3] .. ' ' .. ARGV[5] .. ' ' .. ARGV[2])
+    'day', day, 'usd', string.format('%.17g', usd),
+    id, table.concat({ARGV[3], ARGV[5], ARGV[2], string.format('%.0f', now)}, ' '))
 redis.call('PEXPIRE', key, 172800000)
 return answer('', 0)
 """
 
 RESERVE = Script(SERVER_TIME + RESERVE_PART)
 """KEYS usage; ARGV id, tokens a minute (0: no limit), tokens needed, budget of the day (-1: none), cost: what forbids
-it (nothing, tokens, budget), tokens left, USD spent today, microseconds to wait.
+it (nothing, tokens, budget, or held: the budget until answers under way have ended), tokens left, USD spent today,
+microseconds to wait.
 
 What needs no tokens is not forbidden for want of them. The hash has, for each limit, the tokens
-that were there at a time, `usd` spent on `day` (days since 1970, UTC), and each reservation by id, of the day's.
+that were there at a time, `usd` spent on `day` (days since 1970, UTC), and each reservation by id, of the day's. One of
+more than ten minutes ago has lost its instance: nobody waits for its end.
 """
 
 SETTLE_PART = """

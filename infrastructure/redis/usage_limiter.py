@@ -144,9 +144,9 @@ class RedisUsageLimiter:
         if reason == b"tokens" and bucket is not None:
             quota = tokens_quota(bucket, caller.tier, self._clock())
             raise RateLimited.of_tokens(quota, reservation.use.tokens, wait_us / 1_000_000)
-        if reason == b"budget" and limits.budget_usd_per_day is not None:
+        if reason in {b"budget", b"held"} and limits.budget_usd_per_day is not None:
             left_usd = limits.budget_usd_per_day - float(usd)
-            raise RateLimited.of_budget(left_usd, use.usd, wait_us / 1_000_000)
+            raise RateLimited.of_budget(left_usd, use.usd, wait_us / 1_000_000, is_held=reason == b"held")
 
     def _know(self, user: str, limits: UsageLimits, tokens: float, usd: float) -> _Told:
         amount = limits.tokens_per_minute

@@ -129,17 +129,28 @@ async def test_what_caused_no_work_is_given_back(limiter):
 
 
 async def test_a_budget_is_for_a_day(limiter):
-    """It is refused until midnight UTC what would not fit any more, by what is thought that it costs."""
-    reservation = await limiter.reserve(RICH, use(usd=0.7))
+    """It is refused until midnight UTC what would not fit any more."""
+    await settled(limiter, await limiter.reserve(RICH, use(usd=0.2)), use(usd=0.7))
     error = await refused(limiter, RICH, use(usd=0.4))
-    assert 0 < error.retry_after_s <= DAY_S
+    assert 1 < error.retry_after_s <= DAY_S
     assert str(error).startswith("0.3000 USD are left of the day's budget, and this request may cost 0.4000; ")
     assert "midnight UTC" in str(error)
 
-    await settled(limiter, reservation, use(usd=0.5))
-    await limiter.reserve(RICH, use(usd=0.4))
+    await limiter.reserve(RICH, use(usd=0.3))
 
     assert limiter.quota(RICH) is None
+
+
+async def test_who_would_fit_in_once_answers_under_way_have_ended_is_told_to_wait_for_them(limiter):
+    """Not for midnight: what is thought that they cost is mostly more than they do."""
+    reservation = await limiter.reserve(RICH, use(usd=0.7))
+    error = await refused(limiter, RICH, use(usd=0.4))
+    assert error.retry_after_s == 1.0
+    assert str(error).endswith("and this request may cost 0.4000; some is held for answers under way; wait 1 s.")
+
+    await settled(limiter, reservation, use(usd=0.5))
+
+    await limiter.reserve(RICH, use(usd=0.4))
 
 
 async def test_many_at_once_do_not_overshoot_a_budget(limiter):
@@ -223,12 +234,14 @@ def test_a_day_ends_at_midnight_for_what_is_in_memory():
     """Not a day after the first request."""
     clock, unix = FakeClock(), FakeClock(1000.5 * DAY_S)
     limiter = MemoryUsageLimiter(tiers={}, clock=clock, unix_now=unix)
-    asyncio.run(limiter.reserve(RICH, use(usd=1.0)))
+    limiter.settle(asyncio.run(limiter.reserve(RICH, use(usd=0.5))), use(usd=0.9))
+    reservation = asyncio.run(limiter.reserve(RICH, use(usd=0.1)))
     with pytest.raises(RateLimited) as error:
-        asyncio.run(limiter.reserve(RICH, use(usd=0.1)))
+        asyncio.run(limiter.reserve(RICH, use(usd=0.2)))
     assert error.value.retry_after_s == DAY_S / 2
 
     unix.advance(DAY_S / 2)
+    limiter.settle(reservation, use(usd=0.1))
 
     asyncio.run(limiter.reserve(RICH, use(usd=1.0)))
 

@@ -65,8 +65,8 @@ def test_a_rate_too_small_to_be_divided_is_asked_for_each_token(rate):
     assert takes(lease, 4) == [0.0] * 3 + [None]
 
 
-def test_a_token_whose_asker_has_gone_is_given_back():
-    """The bucket has it as spent: held, it would be one more than there are."""
+def test_a_token_whose_asker_has_gone_is_lost():
+    """Held, it would be used after the bucket has filled in its place."""
     lease = Lease(SMALL)
     lease.waiting = 2
     ask = lease.ask(100.0, 1)
@@ -74,7 +74,7 @@ def test_a_token_whose_asker_has_gone_is_given_back():
     lease.told(ask, Told(2, 0, 5.0, 0.0), 100.0)
 
     assert takes(lease, 2) == [0.0, None]
-    assert lease.owed == -1
+    assert lease.owed == 0
 
 
 def test_a_slow_user_is_given_what_it_asks_for_and_no_more():
@@ -133,14 +133,14 @@ def test_what_has_lapsed_is_given_back():
     assert ask.want > 0
 
 
-def test_what_was_spent_for_those_who_wait_is_given_back_when_that_is_told_too_late():
+def test_what_was_spent_for_those_who_wait_is_lost_when_that_is_told_too_late():
     """The bucket may have filled again in its place; who waits asks once more, and is not refused meanwhile."""
     lease = Lease(SMALL)
     lease.waiting = 3
     lease.told(lease.ask(100.0, 1), Told(2, 0, 0.0, 6.0), 100.0 + GRANT_S)
 
     assert lease.take(100.0 + GRANT_S) is None
-    assert lease.ask(100.0 + GRANT_S, 1) == Ask(at_s=100.0 + GRANT_S, spend=3, want=0, held=0, give=0, owed=-2)
+    assert lease.ask(100.0 + GRANT_S, 1) == Ask(at_s=100.0 + GRANT_S, spend=3, want=0, held=0, give=0, owed=0)
 
 
 def test_a_refusal_stands_until_there_is_a_token():

@@ -157,7 +157,12 @@ def test_in_no_window_more_is_admitted_than_the_amount_and_what_came_back(redis,
     assert happened(redis, rate, steps).most_over() <= 1e-3
 
 
+TOLD_LATE = [("check", 0, 2, 1.999), ("check", 1, 1), ("check", 1, 1), ("check", 0, 7)]
+"""What was spent for the first, but told too late, the bucket has in it again."""
+
+
 @ANY
+@example(Rate(amount=3, per_s=1.0), TOLD_LATE)
 @given(st.sampled_from([Rate(amount=3, per_s=1.0), Rate(amount=10, per_s=60.0)]), st.lists(STEP, max_size=50))
 def test_nor_when_the_rate_is_too_small_to_be_divided(redis, rate, steps):
     """Its tokens are spent when the bucket gives them, which is up to half a second before they are used."""
@@ -184,9 +189,9 @@ def test_who_asks_all_the_time_gets_nearly_all_though_an_instance_is_killed(redi
 
 @pytest.mark.parametrize("late_s", [0.0, GRANT_S, USE_S - 0.25, USE_S + 0.5])
 @pytest.mark.parametrize("waiting", [1, 12])
-@pytest.mark.parametrize("rate", [Rate(amount=20, per_s=4096.0), Rate(amount=1000, per_s=65536.0)])
-def test_an_instance_that_stands_still_for_a_moment_costs_nobody_a_token(redis, rate, waiting, late_s):
+def test_an_instance_that_stands_still_for_a_moment_costs_nobody_a_token(redis, waiting, late_s):
     """Nor two that do: what neither has used the other can have."""
+    rate = Rate(amount=1000, per_s=65536.0)
     fleet = Fleet(redis, rate)
     for at in (0, 1):
         fleet.check(at, waiting, late_s)
@@ -248,12 +253,23 @@ def test_a_budget_is_new_at_midnight_and_its_refusal_says_when(redis):
     """UTC."""
     usage, noon_us = Usage(redis), 1000.5 * DAY_US
     assert usage.reserve("a", noon_us, budget=1.0, usd=0.6) == ("", 0.0, 0.6, 0)
+    assert usage.reserve("b", noon_us, budget=1.0, usd=0.6) == ("held", 0.0, 0.6, 1_000_000)
+
+    usage.settle("a", 0, 0.6)
+
     assert usage.reserve("b", noon_us, budget=1.0, usd=0.6) == ("budget", 0.0, 0.6, DAY_US // 2)
+    assert usage.reserve("b", noon_us, budget=1.0, usd=0.25) == ("", 0.0, 0.85, 0)
 
-    usage.settle("a", 0, 0.25)
-
-    assert usage.reserve("b", noon_us, budget=1.0, usd=0.6)[2] == 0.85
     assert usage.reserve("c", noon_us + DAY_US / 2, budget=1.0, usd=1.0) == ("", 0.0, 1.0, 0)
+
+
+def test_nobody_waits_for_an_answer_whose_instance_is_gone(redis):
+    """What was reserved for it is counted as spent, for its day."""
+    usage, noon_us = Usage(redis), 1000.5 * DAY_US
+    usage.reserve("a", noon_us, budget=1.0, usd=0.6)
+
+    assert usage.reserve("b", noon_us + 599e6, budget=1.0, usd=0.6)[0] == "held"
+    assert usage.reserve("b", noon_us + 601e6, budget=1.0, usd=0.6)[0] == "budget"
 
 
 def test_what_is_sent_twice_counts_once(redis):
