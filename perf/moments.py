@@ -30,7 +30,7 @@ async def moments(job: Moments) -> tuple[list[float], list[str]]:
     async def ask(number: int, at_s: float) -> tuple[float, str | None]:
         await asyncio.sleep(at_s - perf_counter())
         user = users[number % job.users]
-        if user.reply:
+        while user.reply and not user.reply.done.done():
             await user.reply.done
         reply = user.ask(number)
         await reply.done
