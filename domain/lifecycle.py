@@ -218,13 +218,13 @@ class Lifecycle:
         """What to tell a client that was sent more than there is: its instance may have had more, and have lost it.
 
         Raises:
-            InvalidRequest: nobody was sent that event, for all of the stream was and is produced here.
+            InvalidRequest: nobody was sent that event, for no instance has had more of the stream than this one.
         """
         last = len(generation.records) - 1
         if after is None or after <= last:
             return None
-        is_led_here = generation.sealed is not None or self._leaders.is_leading(generation)
-        if is_led_here and generation.epoch <= 1:
+        is_all_here = generation.sealed is not None or self._leaders.is_leading(generation)
+        if is_all_here and generation.epoch <= 1:
             reason = f"{after} is beyond the end: the last event of this stream is {last}"
             raise InvalidRequest(FieldError("Last-Event-ID", reason))
         return StreamInterrupted("The end of what was sent was lost with its instance: what follows would not fit.")

@@ -103,7 +103,7 @@ def _first_ms(times_s: list[float]) -> list[float]:
 
 
 def _p99(times: Sequence[float]) -> float:
-    return quantiles(times, n=100)[98]
+    return quantiles(times, n=100, method="inclusive")[98]
 
 
 _MEASURES: dict[str, Callable[[Sequence[float]], float]] = {"p50": median, "p99": _p99, "slowest": max}

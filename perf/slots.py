@@ -23,7 +23,7 @@ def measure(*, is_quick: bool) -> Iterator[Figure]:
         scenario="slots", name="10,000 slots taken and released, each", value=_slot_us(), unit="µs", at_most=10
     )
     yield from _full(1000 if is_quick else 10_000, per_s=400.0)
-    yield from greedy.once(bursts=8 if is_quick else 30)
+    yield from greedy.once(bursts=8 if is_quick else 20)
     yield from greedy.again_and_again(rounds=300 if is_quick else 1000)
 
 
