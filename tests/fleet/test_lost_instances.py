@@ -40,6 +40,26 @@ async def test_a_leader_that_wakes_up_is_refused(three, simulator):
     await check_shared(simulator, three.instances)
 
 
+async def test_who_was_sent_more_than_its_instance_left_hears_that_it_was_interrupted(simulator, redis_server):
+    """The client has done nothing wrong; and what another has gone on with would not fit behind what it has."""
+    simulator.behave("openai", tokens=1000, gap_s=0.05)
+    with fleet(simulator, redis_server.url, redis_server.url) as [one, two]:
+        async with connected(one.url) as first, connected(two.url) as second, first.open(STREAM) as leading:
+            await leading.chunks(3)
+            path, headers = f"/v1/streams/{leading.stream_id}", {"Last-Event-ID": "500"}
+            async with second.request("GET", path) as following:
+                await following.chunks(3)
+                one.pause()
+                await simulator.until("openai.calls==2", timeout_s=10)
+                native = await second.send("GET", path, headers=headers)
+                chunks = await second.send("GET", path + "?format=openai", headers=headers)
+
+    [event], [chunk] = native.events, chunks.events
+    assert (native.status, event.last_event_id, event.json["code"]) == (200, "501", "stream_interrupted")
+    assert (chunks.status, chunk.last_event_id, chunk.json["error"]["code"]) == (200, "501", "stream_interrupted")
+    assert b"[DONE]" not in chunks.raw
+
+
 async def test_who_reads_elsewhere_loses_nothing_when_an_instance_is_stopped(simulator, redis_server):
     """The operator's end is no worse than a crash: another instance goes on, for a call more."""
     simulator.behave("openai", tokens=60, gap_s=0.05)
