@@ -8,7 +8,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.entrance import Entrance
-from app.sse import STREAM, EventStream
+from app.responses import RESPONSE, Response
 from app.threads import begin_thread
 from domain.events import ExchangeEnded, Publish
 
@@ -43,10 +43,10 @@ class Edge:
 
         try:
             await self._app(scope, receive, send_with_thread)
-            stream: EventStream | None = scope["state"].pop(STREAM, None)
-            if stream is not None:
+            response: Response | None = scope["state"].pop(RESPONSE, None)
+            if response is not None:
                 _let_go(scope)
-                await stream.run(receive, send_with_thread)
+                await response.send(receive, send_with_thread)
         finally:
             self._publish(
                 ExchangeEnded(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from litestar import Controller, HttpMethod, Request, delete, get, post, route
 from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response.base import ASGIResponse
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.authentication import asker_or_operator, caller_of
 from app.bodies import parse_stream_body
@@ -38,27 +38,9 @@ class StreamController(Controller):
         return ASGIResponse(status_code=204, headers={"allow": "DELETE, GET, OPTIONS"})
 
     @post("/v1/stream", status_code=200)
-    async def ask(self, request: Http) -> ASGIApp:
+    async def ask(self) -> ASGIApp:
         """Ask, and be answered in named events: status, chunk, and at last complete or error."""
-        service = service_of(request)
-        policy = service.policy
-        caller = await caller_of(request)
-        body, chat = parse_stream_body(await policy.bodies.read_json(request), policy.max_query_chars)
-        directives = parse_cache_control(header(request.scope, b"cache-control"))
-        thread_id = thread_id_of(request, body.thread_id)
-        answer = await service.lifecycle.ask(
-            Ask(
-                request=chat,
-                caller=caller,
-                thread_id=thread_id,
-                directives=directives,
-                session_id=body.session_id,
-                present=partial(Client, request.receive),
-            )
-        )
-        if not answer.cache.is_hit:
-            return EventStream(answer, NamedEvents(answer), policy.heartbeat_s)
-        return Whole(answer, replay(answer), STREAM_HEADERS)
+        return _ask
 
     @get("/v1/streams/{stream_id:str}")
     async def join(  # noqa: PLR0917  # the framework passes by name
@@ -71,12 +53,12 @@ class StreamController(Controller):
         include_usage: FromQuery[bool] = False,  # noqa: FBT002  # a query has no keywords
     ) -> ASGIApp:
         """Join a stream from its start, or rejoin it after the event that was seen last."""
-        service = service_of(request)
-        caller = await caller_of(request)
+        service = service_of(request.scope)
+        caller = await caller_of(request.scope, service)
         _check_form(format)
         after = _event_number(last_event_id_header or last_event_id)
-        is_given = own_thread_id(request) is not None
-        thread_id = thread_id_of(request)
+        is_given = own_thread_id(request.scope) is not None
+        thread_id = thread_id_of(request.scope)
         present = partial(Client, request.receive)
         answer = await service.lifecycle.join(stream_id, caller, thread_id, after, is_given=is_given, present=present)
         request.scope["state"]["thread_id"] = answer.thread_id
@@ -90,10 +72,34 @@ class StreamController(Controller):
     @delete("/v1/streams/{stream_id:str}", status_code=204)
     async def stop(self, request: Http, stream_id: FromPath[str]) -> None:
         """Stop a stream: the provider's call is ended, and every reader is told that it was cancelled."""
-        service = service_of(request)
-        caller = await asker_or_operator(request, service.policy.operator_key)
-        own_thread_id(request)
+        service = service_of(request.scope)
+        caller = await asker_or_operator(request, service)
+        own_thread_id(request.scope)
         await service.lifecycle.stop(stream_id, caller)
+
+
+async def _ask(scope: Scope, receive: Receive, send: Send) -> None:
+    """The question in the body is answered. The framework would take as long to hand it over as we do to find that."""
+    service = service_of(scope)
+    policy = service.policy
+    caller = await caller_of(scope, service)
+    body, chat = parse_stream_body(await policy.bodies.read_json(scope, receive), policy.max_query_chars)
+    answer = await service.lifecycle.ask(
+        Ask(
+            request=chat,
+            caller=caller,
+            thread_id=thread_id_of(scope, body.thread_id),
+            directives=parse_cache_control(header(scope, b"cache-control")),
+            session_id=body.session_id,
+            present=partial(Client, receive),
+        )
+    )
+    response = (
+        Whole(answer, replay(answer), STREAM_HEADERS)
+        if answer.cache.is_hit
+        else EventStream(answer, NamedEvents(answer), policy.heartbeat_s)
+    )
+    await response(scope, receive, send)
 
 
 def _check_form(form: str | None) -> None:
