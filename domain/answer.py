@@ -138,17 +138,17 @@ class Answer:
         """The client has been served or is gone: it reads no more and its slot is free. Closing again does nothing."""
         if not self._slot.release():
             return
-        reader, sealed = self.reader, self.generation.sealed
+        generation, reader = self.generation, self.reader
         reader.close()
-        is_at_end = reader.position == len(self.generation.records)
-        is_whole = is_at_end and self.generation.state is State.DONE
+        sealed = generation.sealed
+        is_whole = reader.position == len(generation.records) and generation.state is State.DONE
         has_saved = is_whole and not self._is_rejoined
         self._publish(
             AnswerServed(
                 thread_id=self.thread_id,
                 stream_id=self.stream_id,
                 caller=self._caller,
-                requested=self.generation.opened.model,
+                requested=generation.opened.model,
                 cache=self.cache,
                 provider=sealed.provider if sealed else None,
                 model=sealed.model if sealed else None,
