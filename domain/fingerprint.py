@@ -38,8 +38,14 @@ def fingerprint(request: ChatRequest, scope: str) -> str:
     """SHA-256, in hex, of everything that can change the answer, and of who may share it.
 
     The order of properties, 1 against 1.0 and the composition of Unicode (NFC) make no difference; all else does.
+    A request that is asked again has it at hand.
     """
-    return hashlib.sha256(_canonical(request, scope).encode()).hexdigest()
+    known = request.fingerprints.get(scope)
+    if known is None:
+        known = hashlib.sha256(_canonical(request, scope).encode()).hexdigest()
+        request.fingerprints.clear()
+        request.fingerprints[scope] = known
+    return known
 
 
 def _canonical(request: ChatRequest, scope: str) -> str:

@@ -13,6 +13,7 @@ from app.completion import completion
 from app.completion_chunks import CompletionChunks, replay
 from app.dependencies import HttpPolicy, service_of
 from app.headers import COMPLETION_HEADERS, READ, STREAM_HEADERS, header
+from app.recollection import Recollection
 from app.responses import Response, Whole
 from app.sse import EventStream, wait_for_end, wait_for_start
 from app.threads import thread_id_of
@@ -21,6 +22,9 @@ from domain.caching import parse_cache_control
 from domain.lifecycle import Ask, may_ask_for
 
 Http = Request[Any, Any, Any]
+
+
+_bodies = Recollection(parse_completion_body)
 
 
 class CompletionController(Controller):
@@ -50,13 +54,15 @@ async def _ask(scope: Scope, receive: Receive, send: Send) -> None:
     service = service_of(scope)
     policy = service.policy
     caller = await caller_of(scope, service)
-    body, chat = parse_completion_body(await policy.bodies.read_json(scope, receive), policy.max_query_chars)
+    raw = await policy.bodies.read_json(scope, receive)
+    directives = parse_cache_control(header(scope, b"cache-control"))
+    body, chat = _bodies.read(raw, policy.max_query_chars, directives)
     answer = await service.lifecycle.ask(
         Ask(
             request=chat,
             caller=caller,
             thread_id=thread_id_of(scope),
-            directives=parse_cache_control(header(scope, b"cache-control")),
+            directives=directives,
             present=partial(Client, receive),
         )
     )

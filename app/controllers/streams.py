@@ -15,6 +15,7 @@ from app.completion_chunks import CompletionChunks
 from app.dependencies import service_of
 from app.headers import STREAM_HEADERS, answer_headers, header
 from app.named_events import NamedEvents, replay
+from app.recollection import Recollection
 from app.responses import Whole
 from app.sse import EventStream
 from app.threads import own_thread_id, thread_id_of
@@ -25,6 +26,9 @@ from domain.lifecycle import Ask
 Http = Request[Any, Any, Any]
 OPENAI_FORM = "openai"
 """What `format` says for chat.completion.chunk events."""
+
+
+_bodies = Recollection(parse_stream_body)
 
 
 class StreamController(Controller):
@@ -83,13 +87,15 @@ async def _ask(scope: Scope, receive: Receive, send: Send) -> None:
     service = service_of(scope)
     policy = service.policy
     caller = await caller_of(scope, service)
-    body, chat = parse_stream_body(await policy.bodies.read_json(scope, receive), policy.max_query_chars)
+    raw = await policy.bodies.read_json(scope, receive)
+    directives = parse_cache_control(header(scope, b"cache-control"))
+    body, chat = _bodies.read(raw, policy.max_query_chars, directives)
     answer = await service.lifecycle.ask(
         Ask(
             request=chat,
             caller=caller,
             thread_id=thread_id_of(scope, body.thread_id),
-            directives=parse_cache_control(header(scope, b"cache-control")),
+            directives=directives,
             session_id=body.session_id,
             present=partial(Client, receive),
         )
