@@ -55,8 +55,8 @@ Job = Closed | Alternate | Hold | Spread | Crowd
 class Answers(msgspec.Struct, kw_only=True):
     """What came back. `first_token_s` has a list for each target; lateness is that of the tokens of held streams.
 
-    `cpu_s` is what asking until then took. `crowd` is what became of a crowd. `seen` are the answers to spread questions, of which `lost` had to be asked
-    elsewhere, their server being gone.
+    `cpu_s` is what asking until then took. `crowd` is what became of a crowd. `seen` are the answers to spread
+    questions, of which `lost` had to be asked elsewhere, their server being gone.
     """
 
     count: int = 0
