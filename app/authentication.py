@@ -9,7 +9,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.types import Guard, Scope
 
-from app.dependencies import service_of
+from app.dependencies import Service
 from app.errors import NotFound
 from domain.addresses import Network, client_address
 from domain.chat import OPERATOR, Caller
@@ -24,7 +24,7 @@ _KEY_IN_QUERY = re.compile(
 _BEARER = b"bearer"
 
 
-async def caller_of(request: Request[Any, Any, Any]) -> Caller:
+async def caller_of(scope: Scope, service: Service) -> Caller:
     """Who asks: the user of the key that is given, or whoever is at the client's address.
 
     Raises:
@@ -32,15 +32,13 @@ async def caller_of(request: Request[Any, Any, Any]) -> Caller:
         Unauthorized: a key is needed, or another one.
         KeysUnavailable: nobody can tell now.
     """
-    service = service_of(request)
-    scope = request.scope
     return await service.callers.caller(given_key(scope), address_of(scope, service.policy.trusted_proxies))
 
 
-async def asker_or_operator(request: Request[Any, Any, Any], key: OperatorKey | None) -> Caller:
+async def asker_or_operator(request: Request[Any, Any, Any], service: Service) -> Caller:
     """The operator, if the operator's key is given; else who asks."""
     _refuse_in_query(request.scope)
-    return OPERATOR if _has_key(request, key) else await caller_of(request)
+    return OPERATOR if _has_key(request, service.policy.operator_key) else await caller_of(request.scope, service)
 
 
 def operators_only(key: OperatorKey | None) -> Guard:

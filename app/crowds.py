@@ -1,10 +1,8 @@
 """What is refused in a crowd before it has been read."""
 
-from typing import Any
+from litestar.types import Scope
 
-from litestar import Request
-
-from app.dependencies import service_of
+from app.dependencies import Service
 from app.entrance import IN_A_CROWD
 from app.headers import header
 from domain.chat import Caller
@@ -13,7 +11,7 @@ _SHORT_BYTES = 4096
 """A body that comes with the headers or right behind them. Who is still sending a longer one may not see the answer."""
 
 
-def refuse_unread(request: Request[Any, Any, Any], caller: Caller) -> None:
+def refuse_unread(scope: Scope, service: Service, caller: Caller) -> None:
     """There may be a slot for the caller, or it came in no crowd, or its body is long; else it is not read.
 
     Waiting for a body costs others more than all else that is done for a request which is refused: the server hands
@@ -22,11 +20,11 @@ def refuse_unread(request: Request[Any, Any, Any], caller: Caller) -> None:
     Raises:
         TooManyConnections, AtCapacity: as reading it would end.
     """
-    state = request.scope["state"]
-    if IN_A_CROWD in state and _length_bytes(request) <= _SHORT_BYTES:
-        service_of(request).lifecycle.check_room(caller, state["thread_id"])
+    state = scope["state"]
+    if IN_A_CROWD in state and _length_bytes(scope) <= _SHORT_BYTES:
+        service.lifecycle.check_room(caller, state["thread_id"])
 
 
-def _length_bytes(request: Request[Any, Any, Any]) -> float:
-    announced = header(request.scope, b"content-length") or ""
+def _length_bytes(scope: Scope) -> float:
+    announced = header(scope, b"content-length") or ""
     return int(announced) if announced.isdecimal() else float("inf")

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from litestar import Request
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
+from litestar.types import Scope
 
 from app.reading import Bodies
 from domain.addresses import Network
@@ -48,9 +48,9 @@ class Service:
     policy: HttpPolicy
 
 
-def service_of(request: Request[Any, Any, Any]) -> Service:
-    """The service that the request is for."""
-    service: Service = request.app.state.service
+def service_of(scope: Scope) -> Service:
+    """The service that a request is for."""
+    service: Service = scope["litestar_app"].state.service
     return service
 
 

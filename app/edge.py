@@ -9,7 +9,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.authentication import address_of
 from app.entrance import IN_A_CROWD, Entrance
-from app.sse import STREAM, EventStream
+from app.responses import RESPONSE, Response
 from app.threads import begin_thread
 from domain.addresses import Network
 from domain.events import ExchangeEnded, Publish
@@ -54,10 +54,10 @@ class Edge:
 
         try:
             await self._app(scope, receive, send_with_thread)
-            stream: EventStream | None = scope["state"].pop(STREAM, None)
-            if stream is not None:
+            response: Response | None = scope["state"].pop(RESPONSE, None)
+            if response is not None:
                 _let_go(scope)
-                await stream.run(receive, send_with_thread)
+                await response.send(receive, send_with_thread)
         finally:
             self._publish(
                 ExchangeEnded(

@@ -19,7 +19,10 @@ IN_A_CROWD = "in_a_crowd"
 
 
 class Entrance:
-    """Lets so many exchanges begin in a round of the loop; of those that have to wait, each address's next in turn."""
+    """Lets so many exchanges begin in a round of the loop; of those that have to wait, each address's next in turn.
+
+    It looks for the next round when so many have begun, not before: to come round costs the loop more than all this.
+    """
 
     def __init__(self) -> None:
         self._begun = 0
@@ -29,11 +32,11 @@ class Entrance:
 
     def pass_by(self, address: Callable[[], str]) -> "asyncio.Future[None] | None":
         """None: begin now; else begin when this future is done. Only while others wait is the address looked at."""
-        if not self._begun:
-            asyncio.get_running_loop().call_soon(self._begin_round)
-        elif self._begun >= _A_ROUND or self._waiting.length:
+        if self._begun == _A_ROUND or self._waiting.length:
             return self._pass_by_who_waits(address())
         self._begun += 1
+        if self._begun == _A_ROUND:
+            asyncio.get_running_loop().call_soon(self._begin_round)
         return None
 
     def _pass_by_who_waits(self, address: str) -> "asyncio.Future[None] | None":
@@ -52,5 +55,5 @@ class Entrance:
         while self._begun < most and (following := self._waiting.pop()):
             following[1].set_result(None)
             self._begun += 1
-        if self._begun:
+        if self._begun == _A_ROUND or self._waiting.length:
             asyncio.get_running_loop().call_soon(self._begin_round)

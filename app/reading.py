@@ -4,14 +4,11 @@ import asyncio
 from types import TracebackType
 from typing import Any
 
-from litestar import Request
-from litestar.types import Receive
+from litestar.types import Receive, Scope
 
 from app.errors import ClientGone, RequestTimeout
 from app.headers import header
 from domain.errors import FieldError, InvalidRequest, RequestTooLarge
-
-Http = Request[Any, Any, Any]
 
 
 class Bodies:
@@ -21,7 +18,7 @@ class Bodies:
         self._max_bytes = max_bytes
         self._under_way = _UnderWay(timeout_s)
 
-    async def read_json(self, request: Http) -> bytes:
+    async def read_json(self, scope: Scope, receive: Receive) -> bytes:
         """The body, which says that it is JSON.
 
         Raises:
@@ -30,12 +27,12 @@ class Bodies:
             RequestTimeout: the body has not come in time.
             ClientGone: the client has left before its body was here.
         """
-        content_type = header(request.scope, b"content-type")
+        content_type = header(scope, b"content-type")
         if content_type is not None and content_type.partition(";")[0].strip().lower() != "application/json":
             raise InvalidRequest(FieldError("Content-Type", f"{content_type!r}: application/json is needed"))
-        return await self.read(request)
+        return await self.read(scope, receive)
 
-    async def read(self, request: Http) -> bytes:
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
         """The body.
 
         Raises:
@@ -43,11 +40,11 @@ class Bodies:
             RequestTimeout: the body has not come in time.
             ClientGone: the client has left before its body was here.
         """
-        announced = header(request.scope, b"content-length") or ""
+        announced = header(scope, b"content-length") or ""
         if announced.isdecimal() and int(announced) > self._max_bytes:
             raise RequestTooLarge(self._max_bytes)
         with self._under_way.one():
-            return await self._read(request.receive)
+            return await self._read(receive)
 
     async def _read(self, receive: Receive) -> bytes:
         body = bytearray()

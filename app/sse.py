@@ -8,19 +8,18 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from litestar.types import Receive, Scope, Send
+from litestar.types import Receive, Send
 
 from app.clients import Client
 from app.errors import ClientGone
 from app.headers import STREAM_HEADERS, RawHeaders, answer_headers
+from app.responses import Response
 from domain.answer import Answer
 from domain.chat import Chunk
 from domain.errors import WeirError
 from domain.generation import MAX_BATCH, Record, Sealed
 
 HEARTBEAT = b":\n\n"
-STREAM = "stream"
-"""Where in a scope's state the stream stands that answers it."""
 
 
 class View(Protocol):
@@ -35,11 +34,10 @@ class View(Protocol):
         ...
 
 
-class EventStream:
+class EventStream(Response):
     """Sends an answer's records as they come, and a comment after `heartbeat_s` of silence; then closes the answer.
 
-    The framework's own streaming responses are not used: their cleanup does not finish when a client leaves. Nor does
-    the framework wait for this one: that would take 4 KB a stream while it lasts.
+    The framework's own streaming responses are not used: their cleanup does not finish when a client leaves.
     """
 
     __slots__ = ("_answer", "_heartbeat_s", "_view")
@@ -49,11 +47,7 @@ class EventStream:
         self._view = view
         self._heartbeat_s = heartbeat_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's three
-        """The edge will `run` this, as soon as the framework is done with the request."""
-        scope["state"][STREAM] = self
-
-    async def run(self, receive: Receive, send: Send) -> None:
+    async def send(self, receive: Receive, send: Send) -> None:
         """All events have been sent, or the client is gone; the answer is closed."""
         try:
             async with Client(receive) as client:

@@ -142,10 +142,11 @@ class Answer:
         """The client has been served or is gone: it reads no more and its slot is free. Closing again does nothing."""
         if not self._slot.release():
             return
-        reader, sealed = self.reader, self.generation.sealed
+        generation, reader = self.generation, self.reader
         reader.close()
-        is_at_end = reader.position == len(self.generation.records)
-        is_whole = is_at_end and self.generation.state is State.DONE and self.failure is None
+        sealed = generation.sealed
+        is_at_end = reader.position == len(generation.records)
+        is_whole = is_at_end and generation.state is State.DONE and self.failure is None
         failure = self.failure or (sealed.failure if sealed else None)
         has_saved = is_whole and not self._is_rejoined
         self._publish(
@@ -153,7 +154,7 @@ class Answer:
                 thread_id=self.thread_id,
                 stream_id=self.stream_id,
                 caller=self._caller,
-                requested=self.generation.opened.model,
+                requested=generation.opened.model,
                 cache=self.cache,
                 provider=sealed.provider if sealed else None,
                 model=sealed.model if sealed else None,

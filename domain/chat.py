@@ -65,12 +65,14 @@ class ChatRequest:
 
     `options` are the body's other fields (temperature, tools, response_format, …), unchanged; those about how the
     answer is delivered (stream, stream_options) are not among them. `provider` is the one to try first.
+    `fingerprints` has the one that was worked out last, by whom it is for (domain/fingerprint.py).
     """
 
     model: str
     messages: tuple[Message, ...]
     options: Mapping[str, Json] = field(default_factory=dict)
     provider: str | None = None
+    fingerprints: dict[str, str] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def choice_count(self) -> int:

@@ -5,6 +5,7 @@ import json
 import unicodedata
 from collections.abc import Iterable
 from enum import StrEnum
+from json.encoder import encode_basestring as _quoted
 
 from domain.chat import Caller, ChatRequest, Json
 
@@ -37,31 +38,35 @@ def fingerprint(request: ChatRequest, scope: str) -> str:
     """SHA-256, in hex, of everything that can change the answer, and of who may share it.
 
     The order of properties, 1 against 1.0 and the composition of Unicode (NFC) make no difference; all else does.
+    A request that is asked again has it at hand.
     """
-    return hashlib.sha256(_canonical(request, scope).encode()).hexdigest()
+    known = request.fingerprints.get(scope)
+    if known is None:
+        known = hashlib.sha256(_canonical(request, scope).encode()).hexdigest()
+        request.fingerprints.clear()
+        request.fingerprints[scope] = known
+    return known
 
 
 def _canonical(request: ChatRequest, scope: str) -> str:
-    parts = [scope, request.model, request.provider, _plain(request.messages), _plain(request.options)]
-    return _composed(_encode(parts))
+    return _composed(_json((scope, request.model, request.provider, request.messages, request.options)))
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
-def _plain(value: Json) -> Json:
-    """`value` with every whole float as the integer it equals, and properties in the order of their composed names."""
+def _json(value: Json) -> str:
+    """`value` as JSON: every whole float as the integer it equals, properties in the order of their composed names."""
     match value:
         case str():
-            return value
-        case float():
-            return int(value) if value.is_integer() else value
+            return _quoted(value)
         case dict():
-            return {key: _plain(value[key]) for key in _ordered(value)}
+            return "{" + ",".join([f"{_quoted(name)}:{_json(value[name])}" for name in _ordered(value)]) + "}"
         case list() | tuple():
-            return [_plain(item) for item in value]
+            return "[" + ",".join([_json(item) for item in value]) + "]"
+        case None:
+            return "null"
+        case float() if value.is_integer():
+            return str(int(value))
         case _:
-            return value
+            return json.dumps(value)
 
 
 def _ordered(names: Iterable[str]) -> list[str]:

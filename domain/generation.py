@@ -134,7 +134,8 @@ _SEALING = {State.DONE: Move.ANSWERED, State.FAILED: Move.FAILED, State.CANCELLE
 class Generation:
     """A log that can be appended to under the newest epoch, and read from any position.
 
-    A record's index in `records` is its number for good. One that `is_stopping` will not answer anybody else.
+    A record's index in `records` is its number for good; the first is `opened`. One that `is_stopping` will not answer
+    anybody else.
     """
 
     __slots__ = (
@@ -143,6 +144,7 @@ class Generation:
         "epoch",
         "is_stopping",
         "on_deserted",
+        "opened",
         "reader_count",
         "records",
         "size_bytes",
@@ -153,6 +155,7 @@ class Generation:
         self.state = State.UNDER_WAY
         self.epoch = 0
         self.is_stopping = False
+        self.opened = opened
         self.records: list[Record] = [opened]
         self.size_bytes = RECORD_OVERHEAD_BYTES + (4 * opened.turn.char_count if opened.turn else 0)
         self.reader_count = 0
@@ -178,13 +181,6 @@ class Generation:
         if type(last := records[-1]) is Sealed:
             generation.state = last.state
         return generation
-
-    @property
-    def opened(self) -> Opened:
-        """The first record."""
-        first = self.records[0]
-        assert isinstance(first, Opened)  # noqa: S101  # __init__ put it there
-        return first
 
     @property
     def sealed(self) -> Sealed | None:

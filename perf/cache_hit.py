@@ -3,6 +3,7 @@
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -15,7 +16,7 @@ from perf.processes import bare as bare_server
 
 _CONNECTIONS = 16
 _QUESTION = "What is a weir?"
-_FORMS = {"named events": targets.named_events, "completion chunks": targets.completion_chunks}
+_ROUND_S = 1.0
 
 
 def measure(*, is_quick: bool) -> Iterator[Figure]:
@@ -28,25 +29,54 @@ def measure(*, is_quick: bool) -> Iterator[Figure]:
     ):
         for form, target in _FORMS.items():
             pair = [(server, target(server.url, "fifty", _QUESTION)) for server in (service, other)]
-            yield from _compare(form, pair, rounds=2 if is_quick else 5, round_s=1.0 if is_quick else 2.0)
+            yield from _compare(form, pair, rounds=3 if is_quick else 11)
 
 
-def _compare(form: str, pair: list[tuple[Server, Target]], *, rounds: int, round_s: float) -> Iterator[Figure]:
-    runs = [[_run(server, target, round_s) for server, target in pair] for _ in range(rounds)]
-    rate_ratio = median(ours[0] / theirs[0] for ours, theirs in runs)
-    ours_cpu_us, theirs_cpu_us = (median(run[at][1] for run in runs) for at in (0, 1))
-    yield Figure(scenario="cache_hit", name=f"{form}: rate, share of bare", value=rate_ratio, at_least=0.5)
-    yield Figure(scenario="cache_hit", name=f"{form}: rate", value=median(run[0][0] for run in runs), unit="/s")
-    yield Figure(scenario="cache_hit", name=f"{form}: CPU a request", value=ours_cpu_us, unit="µs")
-    yield Figure(scenario="cache_hit", name=f"{form}: CPU a request, bare", value=theirs_cpu_us, unit="µs")
+def _no_two_alike(url: str, model: str, query: str) -> Target:
+    """The same question in another body each time, none of which the service knows."""
+    return targets.named_events(url, model, query, thread_id="t{n}")
 
 
-def _run(server: Server, target: Target, round_s: float) -> tuple[float, float]:
-    """Answers a second, and CPU microseconds an answer."""
+_FORMS = {
+    "named events": targets.named_events,
+    "completion chunks": targets.completion_chunks,
+    "named events, no two bodies alike": _no_two_alike,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Round:
+    """What a server did in one round, and what that took: CPU of its processes, and of the load generator."""
+
+    per_s: float
+    cpu_us: float
+    asking_us: float
+
+
+def _compare(form: str, pair: list[tuple[Server, Target]], *, rounds: int) -> Iterator[Figure]:
+    runs = [[_round(server, target) for server, target in pair] for _ in range(rounds)]
+    ours, bare_ones = zip(*runs, strict=True)
+    rate_ratio = median(one.per_s / bare_one.per_s for one, bare_one in runs)
+    yield _figure(f"{form}: rate, share of bare", rate_ratio, at_least=0.5)
+    yield _figure(f"{form}: rate", median(each.per_s for each in ours), "/s")
+    yield _figure(f"{form}: CPU a request", median(each.cpu_us for each in ours), "µs")
+    yield _figure(f"{form}: CPU a request, bare", median(each.cpu_us for each in bare_ones), "µs")
+    yield _figure(f"{form}: CPU a request, load generator", median(each.asking_us for each in bare_ones), "µs")
+
+
+def _figure(name: str, value: float, unit: str = "", at_least: float | None = None) -> Figure:
+    return Figure(scenario="cache_hit", name=name, value=value, unit=unit, at_least=at_least)
+
+
+def _round(server: Server, target: Target) -> _Round:
     before_s = server.cpu_s()
-    answers = load(Closed(target=target, connections=_CONNECTIONS, limit_s=round_s))
+    answers = load(Closed(target=target, connections=_CONNECTIONS, limit_s=_ROUND_S))
     assert answers.fewest_tokens >= targets.CHUNK_COUNTS["fifty"]
-    return answers.count / answers.wall_s, (server.cpu_s() - before_s) / answers.count * 1e6
+    return _Round(
+        per_s=answers.count / answers.wall_s,
+        cpu_us=(server.cpu_s() - before_s) / answers.count * 1e6,
+        asking_us=answers.cpu_s / answers.count * 1e6,
+    )
 
 
 def _stored_answers(service: Server, folder: Path) -> dict[str, str]:

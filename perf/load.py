@@ -9,7 +9,7 @@ import os
 import resource
 import sys
 from itertools import count
-from time import perf_counter
+from time import perf_counter, process_time
 
 import msgspec
 import uvloop
@@ -56,12 +56,13 @@ Job = Closed | Alternate | Hold | Spread | Crowd | Bursts | Moments
 class Answers(msgspec.Struct, kw_only=True):
     """What came back. `first_token_s` has a list for each target; lateness is that of the tokens of held streams.
 
-    `crowd` is what became of a crowd. `seen` are the answers to spread questions, of which `lost` had to be asked
-    elsewhere, their server being gone.
+    `cpu_s` is what asking until then took. `crowd` is what became of a crowd. `seen` are the answers to spread
+    questions, of which `lost` had to be asked elsewhere, their server being gone.
     """
 
     count: int = 0
     wall_s: float = 0.0
+    cpu_s: float = 0.0
     failures: list[str] = []
     fewest_tokens: int = 0
     first_token_s: list[list[float]] = []
@@ -76,7 +77,7 @@ async def closed(job: Closed) -> Answers:
     """See the job."""
     connections = [await connect(job.target) for _ in range(job.connections)]
     answers, numbers, token_counts = Answers(), count(), []
-    began_s = perf_counter()
+    began_s, began_cpu_s = perf_counter(), process_time()
 
     async def ask_again_and_again(connection: Connection) -> None:
         while (number := next(numbers)) < job.limit and perf_counter() - began_s < job.limit_s:
@@ -89,7 +90,7 @@ async def closed(job: Closed) -> Answers:
                 answers.failures.append(failure)
 
     await asyncio.gather(*map(ask_again_and_again, connections))
-    answers.wall_s = perf_counter() - began_s
+    answers.wall_s, answers.cpu_s = perf_counter() - began_s, process_time() - began_cpu_s
     answers.fewest_tokens = min(token_counts)
     return answers
 

@@ -10,9 +10,9 @@ from perf.processes import PROJECT
 CHUNK_COUNTS = {"ten": 10, "fifty": 50, "two_hundred": 200, "thinking": 50, "brisk": 50}
 
 
-def named_events(url: str, model: str, query: str) -> Target:
-    """POST /v1/stream."""
-    body = {"model": model, "query": query}
+def named_events(url: str, model: str, query: str, **more: str) -> Target:
+    """POST /v1/stream, with what more there is in the body."""
+    body = {"model": model, "query": query, **more}
     return _target(url, "/v1/stream", body, token="event: chunk\n", ending="event: complete\n")
 
 

@@ -25,7 +25,7 @@ class OperatorController(Controller):
     @post("/admin/cache/purge", status_code=200)
     async def purge(self, request: Http, operator: OperatorDep, policy: HttpPolicyDep) -> dict[str, Any]:
         """Empty the cache of all instances: of one model, of one scope, or altogether."""
-        body = parse_purge_body(await policy.bodies.read(request))
+        body = parse_purge_body(await policy.bodies.read(request.scope, request.receive))
         scope = None if body.scope is None else scope_named(body.scope)
         return told_purge(await operator.purge(body.model, scope))
 
@@ -35,10 +35,10 @@ class OperatorController(Controller):
 
         A client that leaves wants no more of them asked.
         """
-        body = await policy.bodies.read(request)
+        body = await policy.bodies.read(request.scope, request.receive)
         questions = parse_questions(body, policy.max_query_chars)
         async with Client(request.receive):
-            return await warming.warm(questions, thread_id_of(request))
+            return await warming.warm(questions, thread_id_of(request.scope))
 
     @route("/admin/circuits", http_method=READ)
     async def circuits(self, operator: OperatorDep) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from app.authentication import caller_of
-from app.dependencies import ConversationsDep
+from app.dependencies import ConversationsDep, service_of
 from app.errors import encode_json
 from app.headers import SESSION_ID
 from app.threads import own_thread_id
+from domain.chat import Caller
 from domain.errors import UnknownSession
 
 Http = Request[Any, Any, Any]
@@ -29,8 +30,7 @@ class SessionController(Controller):
     @get("/v1/sessions/{session_id:str}")
     async def read(self, request: Http, conversations: ConversationsDep, session_id: FromPath[str]) -> ASGIResponse:
         """Read the messages that are kept of a conversation, and until when they are."""
-        caller = await caller_of(request)
-        own_thread_id(request)
+        caller = await _owner(request)
         conversation = await conversations.read(_checked(session_id), caller)
         body = {
             "session_id": session_id,
@@ -43,9 +43,15 @@ class SessionController(Controller):
     @delete("/v1/sessions/{session_id:str}", status_code=204)
     async def forget(self, request: Http, conversations: ConversationsDep, session_id: FromPath[str]) -> None:
         """Forget a conversation; what is being answered in it is not kept either."""
-        caller = await caller_of(request)
-        own_thread_id(request)
+        caller = await _owner(request)
         await conversations.forget(_checked(session_id), caller)
+
+
+async def _owner(request: Http) -> Caller:
+    """Who asks; the thread id that is given can be one."""
+    caller = await caller_of(request.scope, service_of(request.scope))
+    own_thread_id(request.scope)
+    return caller
 
 
 def _checked(session_id: str) -> str:

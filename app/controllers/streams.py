@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from litestar import Controller, HttpMethod, Request, delete, get, post, route
 from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response.base import ASGIResponse
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.authentication import asker_or_operator, caller_of
 from app.bodies import parse_stream_body
@@ -16,6 +16,7 @@ from app.crowds import refuse_unread
 from app.dependencies import service_of
 from app.headers import STREAM_HEADERS, answer_headers, listed
 from app.named_events import NamedEvents, replay
+from app.recollection import Recollection
 from app.responses import Whole
 from app.sse import EventStream
 from app.threads import own_thread_id, thread_id_of
@@ -26,6 +27,9 @@ from domain.lifecycle import Ask
 Http = Request[Any, Any, Any]
 OPENAI_FORM = "openai"
 """What `format` says for chat.completion.chunk events."""
+
+
+_bodies = Recollection(parse_stream_body)
 
 
 class StreamController(Controller):
@@ -39,28 +43,9 @@ class StreamController(Controller):
         return ASGIResponse(status_code=204, headers={"allow": "DELETE, GET, OPTIONS"})
 
     @post("/v1/stream", status_code=200)
-    async def ask(self, request: Http) -> ASGIApp:
+    async def ask(self) -> ASGIApp:
         """Ask, and be answered in named events: status, chunk, and at last complete or error."""
-        service = service_of(request)
-        policy = service.policy
-        caller = await caller_of(request)
-        refuse_unread(request, caller)
-        body, chat = parse_stream_body(await policy.bodies.read_json(request), policy.max_query_chars)
-        directives = parse_cache_control(listed(request.scope, b"cache-control"))
-        thread_id = thread_id_of(request, body.thread_id)
-        answer = await service.lifecycle.ask(
-            Ask(
-                request=chat,
-                caller=caller,
-                thread_id=thread_id,
-                directives=directives,
-                session_id=body.session_id,
-                present=partial(Client, request.receive),
-            )
-        )
-        if not answer.cache.is_hit:
-            return EventStream(answer, NamedEvents(answer), policy.heartbeat_s)
-        return Whole(answer, replay(answer), STREAM_HEADERS)
+        return _ask
 
     @get("/v1/streams/{stream_id:str}")
     async def join(  # noqa: PLR0917  # the framework passes by name
@@ -73,12 +58,12 @@ class StreamController(Controller):
         include_usage: FromQuery[bool] = False,  # noqa: FBT002  # a query has no keywords
     ) -> ASGIApp:
         """Join a stream from its start, or rejoin it after the event that was seen last."""
-        service = service_of(request)
-        caller = await caller_of(request)
+        service = service_of(request.scope)
+        caller = await caller_of(request.scope, service)
         _check_form(format)
         after = _event_number(last_event_id_header or last_event_id)
-        is_given = own_thread_id(request) is not None
-        thread_id = thread_id_of(request)
+        is_given = own_thread_id(request.scope) is not None
+        thread_id = thread_id_of(request.scope)
         present = partial(Client, request.receive)
         answer = await service.lifecycle.join(stream_id, caller, thread_id, after, is_given=is_given, present=present)
         request.scope["state"]["thread_id"] = answer.thread_id
@@ -92,10 +77,37 @@ class StreamController(Controller):
     @delete("/v1/streams/{stream_id:str}", status_code=204)
     async def stop(self, request: Http, stream_id: FromPath[str]) -> None:
         """Stop a stream: the provider's call is ended, and every reader is told that it was cancelled."""
-        service = service_of(request)
-        caller = await asker_or_operator(request, service.policy.operator_key)
-        own_thread_id(request)
+        service = service_of(request.scope)
+        caller = await asker_or_operator(request, service)
+        own_thread_id(request.scope)
         await service.lifecycle.stop(stream_id, caller)
+
+
+async def _ask(scope: Scope, receive: Receive, send: Send) -> None:
+    """The question in the body is answered. The framework need not make a request of it: 5 µs of a hit's."""
+    service = service_of(scope)
+    policy = service.policy
+    caller = await caller_of(scope, service)
+    refuse_unread(scope, service, caller)
+    raw = await policy.bodies.read_json(scope, receive)
+    directives = parse_cache_control(listed(scope, b"cache-control"))
+    body, chat = _bodies.read(raw, policy.max_query_chars, caller, directives)
+    answer = await service.lifecycle.ask(
+        Ask(
+            request=chat,
+            caller=caller,
+            thread_id=thread_id_of(scope, body.thread_id),
+            directives=directives,
+            session_id=body.session_id,
+            present=partial(Client, receive),
+        )
+    )
+    response = (
+        Whole(answer, replay(answer), STREAM_HEADERS)
+        if answer.cache.is_hit
+        else EventStream(answer, NamedEvents(answer), policy.heartbeat_s)
+    )
+    await response(scope, receive, send)
 
 
 def _check_form(form: str | None) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from functools import cache
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -31,6 +31,7 @@ from domain.events import (
     StoreFailed,
     TokensSpent,
 )
+from infrastructure.telemetry.tallies import Count, Counts, Spread, Spreads
 
 _CIRCUIT_LEVELS = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 _SLOT_REFUSALS = {"at_capacity", "too_many_connections"}
@@ -152,18 +153,18 @@ class PrometheusMetrics:
         events.subscribe(EntryUnreadable, lambda _: unreadable.inc())
         events.subscribe(ComponentChanged, lambda event: degraded(event.component).set(event.is_degraded))
 
-    def _counter(self, name: str, text: str) -> Counter:
-        return Counter(name, text, registry=self._registry)
+    def _counter(self, name: str, text: str) -> Count:
+        return self._counters(name, text)()
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, registry=self._registry)
 
-    def _counters(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
-        """A counter for each set of labels; the library takes longer to find one than to count."""
-        return cache(Counter(name, text, labels, registry=self._registry).labels)
+    def _counters(self, name: str, text: str, *labels: str) -> Callable[..., Count]:
+        return Counts(name, text, labels, self._registry).of
 
     def _gauges(self, name: str, text: str, *labels: str) -> Callable[..., Gauge]:
+        """A gauge for each set of labels; the library takes longer to find one than to set it."""
         return cache(Gauge(name, text, labels, registry=self._registry).labels)
 
-    def _histograms(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Callable[..., Histogram]:
-        return cache(Histogram(name, text, labels, buckets=buckets, registry=self._registry).labels)
+    def _histograms(self, name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Callable[..., Spread]:
+        return Spreads(name, text, bounds, labels, self._registry).of

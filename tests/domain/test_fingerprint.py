@@ -138,6 +138,17 @@ def test_the_fingerprint_stays_what_it_is():
     assert fingerprint(request, "") == "0dc34b78cfa4d495f2b816fdfe99a78f01f7e15352d2076d3273390e2d8a71ae"
 
 
+@given(REQUESTS, OBJECTS)
+def test_a_request_made_of_another_has_its_own_fingerprint(request, message):
+    """What is at hand is of the one it was worked out for: not of a question behind what was said before."""
+    fingerprint(request, "")
+    longer = replace(request, messages=(message, *request.messages))
+
+    anew = ChatRequest(model=longer.model, messages=longer.messages, options=longer.options, provider=longer.provider)
+    assert fingerprint(longer, "") == fingerprint(anew, "") != fingerprint(request, "")
+    assert fingerprint(request, "t") != fingerprint(request, "")
+
+
 NOBODYS = [Caller(user="u"), Caller(user="v")]
 TENANTS = [Caller(user="t/u", tenant="t"), Caller(user="t/v", tenant="t"), Caller(user="s/u", tenant="s")]
 CALLERS = [*NOBODYS, *TENANTS, Caller(user="t")]
