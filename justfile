@@ -1,6 +1,7 @@
 # Everything a person or CI does with this project. `just` alone lists it.
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
+set positional-arguments
 
 export PATH := justfile_directory() / ".venv/bin" + ":" + justfile_directory() / ".tools/bin" + ":" + env("PATH")
 export VIRTUAL_ENV := justfile_directory() / ".venv"
@@ -15,24 +16,28 @@ setup:
     @uv pip install --quiet --no-deps --editable .
 
 # The whole thing with simulated providers: no key, no Redis
-demo *ARGS: setup
-    weir demo {{ ARGS }}
+[no-exit-message]
+@demo *ARGS: setup
+    weir demo "$@"
 
 # Run the service with the providers whose keys are in the environment
-serve *ARGS: setup
-    weir serve {{ ARGS }}
+[no-exit-message]
+@serve *ARGS: setup
+    weir serve "$@"
 
 # The command line itself: weir check, weir simulate --help
-weir *ARGS: setup
-    weir {{ ARGS }}
+[no-exit-message]
+@weir *ARGS: setup
+    weir "$@"
 
 # The simulated providers alone
-simulate *ARGS: setup
-    weir simulate {{ ARGS }}
+[no-exit-message]
+@simulate *ARGS: setup
+    weir simulate "$@"
 
 # The tests, with branch coverage
 test *ARGS: setup
-    pytest --cov --cov-report=term:skip-covered {{ ARGS }}
+    pytest --cov --cov-report=term:skip-covered "$@"
 
 # What CI runs: lint, format, types, import rules, tests
 check: setup
@@ -44,7 +49,7 @@ check: setup
 
 # Measure, and print a table of ratios
 bench *ARGS: setup
-    python -m perf {{ ARGS }}
+    python -m perf "$@"
 
 # Put the code into its one format, and mend what ruff can
 fmt: setup

@@ -81,8 +81,8 @@ def _refuse_in_query(scope: Scope) -> None:
     """No key is in the address."""
     query = scope["query_string"]
     if query and _KEY_IN_QUERY.search(unquote_to_bytes(query)):
-        reason = "addresses are logged on their way: send a key as Authorization: Bearer KEY or X-API-Key: KEY"
-        raise InvalidRequest(FieldError("query", reason))
+        reason = "a key in it would be logged on its way: send it as Authorization: Bearer KEY or X-API-Key: KEY"
+        raise InvalidRequest(FieldError("address", reason))
 
 
 def address_of(scope: Scope, trusted: tuple[Network, ...]) -> str:

@@ -1,6 +1,7 @@
 """Request bodies: what may stand in them, and the domain values they become."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -19,6 +20,10 @@ Stop = Annotated[str, msgspec.Meta(min_length=1)] | Annotated[list[str], msgspec
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 SessionId = Annotated[str, msgspec.Meta(pattern=rf"^{SESSION_ID.pattern}(?!\n)$")]
 ThreadId = Annotated[str, msgspec.Meta(pattern=rf"^{THREAD_ID.pattern}(?!\n)$")]  # $ alone allows a last line break
+_SCOPE = r"^(shared|(tenant|user):[!-~]{1,200})(?!\n)$"
+ScopeName = Annotated[str, msgspec.Meta(pattern=_SCOPE)]
+_PATTERNS = {_SCOPE: "shared, tenant:NAME or user:NAME is needed"}
+"""What they stand for, in words; where nothing stands it is an id."""
 
 
 class StreamMessage(msgspec.Struct, forbid_unknown_fields=True):
@@ -129,7 +134,7 @@ def parse_completion_body(body: bytes, max_query_chars: int) -> tuple[Completion
     try:
         parsed = msgspec.convert(raw, CompletionBody)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, CompletionBody) from None
     _check_text("messages", raw["messages"], max_query_chars)
     options = {name: value for name, value in raw.items() if name not in _NOT_FOR_PROVIDERS}
     return parsed, ChatRequest(model=parsed.model, messages=tuple(raw["messages"]), options=options)
@@ -144,7 +149,7 @@ def _stream_body_of(body: bytes) -> StreamBody:
         try:
             return msgspec.convert(raw, StreamBody)
         except msgspec.ValidationError as error:
-            raise _invalid(error) from None
+            raise _invalid(error, StreamBody) from None
 
 
 def _with_whole_numbers(raw: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +172,7 @@ def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         value = decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, decoder.type) from None
     except msgspec.DecodeError as error:
         raise InvalidRequest(FieldError("body", f"not JSON: {error}")) from None
     except UnicodeError:
@@ -228,14 +233,22 @@ _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 _NAMED_FIELD = re.compile(r"(?:unknown|missing required) field `(.*?)`")
 
 
-def _invalid(error: msgspec.ValidationError) -> InvalidRequest:
-    """Msgspec's sentence as a field and a reason."""
+def _invalid(error: msgspec.ValidationError, kind: Any) -> InvalidRequest:
+    """Msgspec's sentence about a body of that `kind` as a field and a reason."""
     text = str(error)
     place, named = _PLACE.search(text), _NAMED_FIELD.search(text)
     path = [place.group(1)] if place else []
+    fields: tuple[str, ...] = getattr(kind, "__struct_fields__", ())
     field = ".".join(path + ([named.group(1)] if named else []))
-    reason = ID_CHARACTERS if " matching regex " in text else _PLACE.sub("", text)
-    return InvalidRequest(FieldError(field or "body", reason))
+    return InvalidRequest(FieldError(field or "body", _reason(text, () if place else fields)))
+
+
+def _reason(text: str, fields: Sequence[str]) -> str:
+    """What is wrong, and what would be right."""
+    if " matching regex " in text:
+        return next((words for pattern, words in _PATTERNS.items() if repr(pattern) in text), ID_CHARACTERS)
+    reason = _PLACE.sub("", text)
+    return f"{reason}; known are {', '.join(fields)}" if fields and " unknown field " in text else reason
 
 
 def include_usage(body: CompletionBody) -> bool:

@@ -98,7 +98,8 @@ def _ask(url: str, path: str, body: bytes, content_type: str) -> Any:
             code, sentence = _why(refusal)
             _end(2 if code in _WRONG_INPUT else 1, sentence)
     except (OSError, HTTPException, ValueError) as error:
-        _fail(f"{url}: {getattr(error, 'reason', None) or error}")
+        reason = getattr(error, "reason", None) or error
+        _fail(f"{url}: {getattr(reason, 'strerror', None) or reason}; --url says where the service is")
 
 
 def _why(refusal: HTTPError) -> tuple[str, str]:
@@ -110,6 +111,8 @@ def _why(refusal: HTTPError) -> tuple[str, str]:
         return "", f"answered {refusal.code} {refusal.reason}: is that Weir?"
     if code == "not_found":
         return code, "the service has no operators' routes: WEIR_ADMIN_KEY is not set where it runs"
+    if code == "unauthorized":
+        return code, f"{code}: WEIR_ADMIN_KEY is another one than the service has"
     return code, f"{code}: {detail}"
 
 

@@ -46,7 +46,8 @@ async def check_providers(settings: Settings, catalogue: Catalogue, tell: Callab
         for provider in providers.values():
             await provider.close()
     for name, verdict in zip(providers, verdicts, strict=True):
-        tell(f"  {'fails' if verdict else 'ok   '} {name}{': ' + verdict if verdict else ''}")
+        where = catalogue.providers[name].base_url
+        tell(f"  fails {name}: {verdict} ({where})" if verdict else f"  ok    {name}")
     return not all(verdicts)
 
 

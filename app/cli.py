@@ -42,7 +42,7 @@ def serve(host: str, port: int, workers: int) -> None:
         _refuse("no provider has a key: set OPENAI_API_KEY, DEEPSEEK_API_KEY or GEMINI_API_KEY, or try `weir demo`")
     if workers > 1 and not settings.redis_url:
         _refuse(f"--workers {workers}: 1 is right without WEIR_REDIS_URL, as workers do not share memory")
-    for sentence in settings.unknown_variables:
+    for sentence in settings.notes:
         click.echo(f"weir: {sentence}", err=True)
     _try_redis(settings)
     _try_keys(settings)
@@ -78,7 +78,7 @@ def check() -> None:
     from app.checking import check_keys, check_providers, check_store  # noqa: PLC0415  # brings what takes a second to load
 
     settings, catalogue = _configuration(os.environ)
-    for sentence in (*settings.unknown_variables, *catalogue.left_out):
+    for sentence in (*settings.notes, *catalogue.left_out):
         click.echo(f"  note  {sentence}")
     is_shared = asyncio.run(check_store(settings, click.echo))
     has_keys = check_keys(settings, click.echo)

@@ -79,13 +79,15 @@ def connect(configs: Mapping[str, ProviderConfig], connect_timeout_s: float) -> 
 
 def _adapter(kind: Kind) -> Callable[[str, str, float], Provider]:
     """The adapter for that protocol. An SDK takes up to a second and 40 MB to load: those not in use stay out."""
-    if kind == "gemini":
-        from infrastructure.providers.gemini import GeminiProvider  # noqa: PLC0415  # see above
+    match kind:
+        case "gemini":
+            from infrastructure.providers.gemini import GeminiProvider  # noqa: PLC0415  # see above
 
-        return GeminiProvider
-    from infrastructure.providers.openai import OpenAIProvider  # noqa: PLC0415  # see above
+            return GeminiProvider
+        case "openai":
+            from infrastructure.providers.openai import OpenAIProvider  # noqa: PLC0415  # see above
 
-    return OpenAIProvider
+            return OpenAIProvider
 
 
 def _rates(settings: Settings) -> dict[str, Rate]:

@@ -1,6 +1,7 @@
 """What goes wrong, as clients are told it: RFC 9457 problems, and OpenAI's error objects on its own routes."""
 
 import math
+import re
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,6 +21,8 @@ from domain.errors import (
 )
 
 OPENAI_PATHS = ("/v1/chat/completions", "/v1/models")
+_OPENAI_API = re.compile(r"(/v1)?/(chat/completions|completions|embeddings|models|responses)\b")
+"""Where OpenAI's SDKs ask: also what is not here, and with a base URL that lacks /v1."""
 PROBLEM_JSON = "application/problem+json"
 
 
@@ -129,7 +132,7 @@ def openai_error(error: WeirError) -> dict[str, Any]:
 def on_weir_error(request: Request[Any, Any, Any], error: WeirError) -> Response[bytes]:
     """Answer in the form that the route's clients read, with the headers that say when to come back."""
     error.__traceback__ = None  # a kept failure is told to many; none of them may keep its frames alive
-    is_openai = request.scope["path"].startswith(OPENAI_PATHS)
+    is_openai = _OPENAI_API.match(request.scope["path"]) is not None
     body = openai_error(error) if is_openai else problem(error, request.scope["state"]["thread_id"])
     return Response(
         encode_json(body),
@@ -155,11 +158,16 @@ def on_client_gone(_: Request[Any, Any, Any], __: ClientGone) -> Response[bytes]
 def _as_ours(request: Request[Any, Any, Any], error: HTTPException) -> WeirError:
     match error.status_code:
         case 404:
-            return NotFound(f"There is nothing at {request.scope['path']}.")
+            return NotFound(_nothing_at(request.scope["path"]))
         case 405:
             return MethodNotAllowed(f"{request.scope['path']} does not take {request.method}.")
         case _:
             return InvalidRequest(*_field_errors(error))
+
+
+def _nothing_at(path: str) -> str:
+    hint = f" Of OpenAI's API there are {' and '.join(OPENAI_PATHS)}: an SDK's base URL ends in /v1."
+    return f"There is nothing at {path}.{hint if _OPENAI_API.match(path) else ''}"
 
 
 def _field_errors(error: HTTPException) -> list[FieldError]:

@@ -15,7 +15,7 @@ from config.errors import ConfigurationError
 from config.settings import Settings, read_settings
 from config.variable import RATE
 from domain.errors import KeysUnavailable
-from domain.keys import KEY_ID, TIERS, ApiKey, digest_of, new_text
+from domain.keys import KEY_ID, TIERS, ApiKey, digest_of, id_in, new_text
 from domain.limiting import Rate
 from domain.ports import KeyStore
 
@@ -73,8 +73,10 @@ def list_keys() -> None:
 @click.argument("key_id", metavar="ID")
 def revoke(key_id: str) -> None:
     """Make the key of that ID useless, on every instance within a second."""
+    if within_key := id_in(key_id):
+        _refuse(f"that is a key, which is best kept off command lines; its id is needed: {within_key}")
     if not KEY_ID.fullmatch(key_id):
-        _refuse(f"{key_id[:40]!r}: the id of a key is needed, as weir keys list shows it")
+        _refuse(f"{key_id[:12]!r}: the id of a key is needed, as weir keys list shows it")
     if _run(lambda store: store.revoke(key_id, time.time())) is None:
         _refuse(f"{key_id!r}: there is no key of that id; weir keys list shows them")
     click.echo(f"revoked: {key_id}")
@@ -152,7 +154,20 @@ def _run(use: Callable[[KeyStore], Coroutine[Any, Any, T]]) -> T:
     try:
         return asyncio.run(run())
     except KeysUnavailable as away:
-        _end(1, str(away.__cause__) or "WEIR_REDIS_URL: Redis does not answer")
+        if settings.redis_url:
+            _end(1, f"WEIR_REDIS_URL: {_why_away(settings.redis_url, away)}")
+        _end(1, f"WEIR_API_KEYS_FILE: {away.__cause__}")
+
+
+def _why_away(url: str, away: KeysUnavailable) -> str:
+    """Why nothing can be read or written in that Redis."""
+    from infrastructure.redis.checking import RedisUnfit, RedisUnreachable, check_redis  # noqa: PLC0415  # only then
+
+    try:
+        asyncio.run(check_redis(url))
+    except (RedisUnfit, RedisUnreachable) as failure:
+        return str(failure)
+    return str(away.__cause__) or "it did not answer in time"
 
 
 def _settings() -> Settings:

@@ -1,17 +1,16 @@
 """What operators send: what is to be purged, and questions to be asked ahead."""
 
 import sys
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-from app.bodies import Name, decoded, parse_stream_body
+from app.bodies import Name, ScopeName, decoded, parse_stream_body
 from domain.chat import ChatRequest
 from domain.errors import FieldError, InvalidRequest
 from domain.operator import ProviderCircuits, Purged
 
 MAX_QUESTIONS = 1000
-ScopeName = Annotated[str, msgspec.Meta(pattern=r"^(shared|(tenant|user):[!-~]{1,200})(?!\n)$")]
 
 
 class PurgeBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -136,4 +136,5 @@ def _free_port(host: str, port: int) -> tuple[socket.AddressFamily, str, int]:
             address, found = probe.getsockname()[:2]
             return family, address, found
     except OSError as error:
-        raise PortTaken(f"{host}:{port} cannot be listened on: {error.strerror}") from error
+        reason = str(error.strerror).partition(" (while attempting")[0]  # socket.create_server says the address again
+        raise PortTaken(f"{host}:{port} cannot be listened on: {reason}") from error

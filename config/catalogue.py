@@ -5,9 +5,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from config.accepted import API_KEY, URL, Accepted, hidden, one_of
+from config.accepted import API_KEY, URL, Accepted, as_given, hidden, one_of
 from config.errors import ConfigurationError
 from config.table import CONCURRENCY, CONTEXT_TOKENS, LIST, TABLES, TEXT, USD, WEIGHT, Key, below, read_table
 from domain.selection import Model, Prefill, Route, Strategy
@@ -65,7 +65,7 @@ _MODEL_NAME = Accepted(
 
 _ROOT = {"providers": Key(accepted=TABLES), "models": Key(accepted=TABLES)}
 _PROVIDER: dict[str, Key[Any]] = {
-    "kind": Key(accepted=one_of("gemini", "openai")),
+    "kind": Key(accepted=one_of(*sorted(get_args(Kind)))),
     "base_url": Key(accepted=URL),
     "api_key_env": Key(accepted=_KEY_VARIABLE),
     "max_concurrency": Key(accepted=CONCURRENCY, may_be_left_out=True),
@@ -93,7 +93,7 @@ def read_catalogue(path: Path | None, environ: Mapping[str, str]) -> Catalogue:
     """
     place = f"{path or SHIPPED.name}: "
     problems: list[str] = []
-    root = read_table(place, _load(path or SHIPPED, place), _ROOT, problems)
+    root = read_table(place, _load(path or SHIPPED), _ROOT, problems)
     providers = _read_providers(below(place, "providers"), root.get("providers", {}), problems)
     models = _read_models(below(place, "models"), root.get("models", {}), sorted(providers), problems)
     for provider in providers.values():
@@ -103,12 +103,13 @@ def read_catalogue(path: Path | None, environ: Mapping[str, str]) -> Catalogue:
     return _catalogue(providers, models)
 
 
-def _load(path: Path, place: str) -> dict[str, Any]:
+def _load(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as refused:
         reason = refused.strerror if isinstance(refused, OSError) else refused
-        raise ConfigurationError((f"{place}not a TOML file that can be read: {reason}",)) from refused
+        named = f"WEIR_CATALOGUE={as_given(str(path))}"
+        raise ConfigurationError((f"{named}: the path of a TOML file that can be read: {reason}",)) from refused
 
 
 def _check_names(place: str, tables: Mapping[str, object], accepted: Accepted[str], problems: list[str]) -> None:

@@ -254,7 +254,8 @@ class Settings:
         level=variable("LOG_LEVEL", "info", one_of("debug", "info", "warning", "error"), "least level written"),
         format=variable("LOG_FORMAT", "json", one_of("json", "console"), "json for machines, console for people"),
     )
-    unknown_variables: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What is not wrong and may not be what was meant: a sentence each, such as of a name that is not known."""
 
 
 _SOURCES: dict[str, Source[Any]] = {
@@ -276,7 +277,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     if problems:
         raise ConfigurationError(tuple(problems))
     parts = {name: source.build(values) for name, source in _SOURCES.items()}
-    return Settings(**parts, unknown_variables=_unknown(environ))
+    return Settings(**parts, notes=(*_unknown(environ), *_unread(values)))
 
 
 def _read_each(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -306,6 +307,11 @@ def _unknown(environ: Mapping[str, str]) -> tuple[str, ...]:
     known = {stated.name.removeprefix(PREFIX) for stated in VARIABLES}
     given = {name.removeprefix(PREFIX) for name, text in environ.items() if name.startswith(PREFIX) and text}
     return tuple(_unknown_sentence(name, known) for name in sorted(given - known))
+
+
+def _unread(values: Mapping[str, Any]) -> Iterator[str]:
+    if values["WEIR_REDIS_URL"] and values["WEIR_API_KEYS_FILE"]:
+        yield "WEIR_API_KEYS_FILE is not read: with WEIR_REDIS_URL keys are in Redis"
 
 
 def _unknown_sentence(name: str, known: set[str]) -> str:

@@ -10,8 +10,6 @@ from pathlib import Path
 from domain.keys import ApiKey
 from infrastructure.key_records import decode_key, encode_key
 
-_PRIVATE = 0o600
-
 Keys = Mapping[str, ApiKey]
 """By id, in the order of the file."""
 
@@ -29,7 +27,8 @@ def read_keys(path: Path) -> Keys:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise KeyFileError(f"{path}: {error.strerror}") from error
+        can_be_made = isinstance(error, FileNotFoundError) and path.parent.is_dir()
+        raise KeyFileError(f"{path}: {error.strerror}{'; weir keys create makes it' * can_be_made}") from error
     keys: dict[str, ApiKey] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():

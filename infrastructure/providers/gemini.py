@@ -44,7 +44,7 @@ class GeminiProvider:
             self._api()
             await self._client.aio.models.list(config={"page_size": 1})
         except google.genai.errors.APIError as error:
-            raise status_error(error, "any", self._api_key) from error
+            raise status_error(error, None, self._api_key) from error
         except (*BREAKS, ValueError) as error:
             raise connection_error(error, self._connect_timeout_s) from error
 

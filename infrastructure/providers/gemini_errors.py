@@ -25,7 +25,7 @@ Source: ai.google.dev/gemini-api/docs/troubleshooting, as known 2026-11.
 """
 
 
-def status_error(error: google.genai.errors.APIError, model: str, api_key: str) -> ProviderError:
+def status_error(error: google.genai.errors.APIError, model: str | None, api_key: str) -> ProviderError:
     """The leaf for an error that came in place of a stream."""
     response = error.response
     headers = response.headers if isinstance(response, aiohttp.ClientResponse) else {}
@@ -38,7 +38,7 @@ def event_error(told: Json, model: str, api_key: str) -> ProviderError:
     return _error(told, 500, model, api_key, None)
 
 
-def _error(told: Json, status: int, model: str, api_key: str, wait_s: float | None) -> ProviderError:
+def _error(told: Json, status: int, model: str | None, api_key: str, wait_s: float | None) -> ProviderError:
     error: dict[str, Any] = told if isinstance(told, dict) else {}
     code = error.get("code")
     meant = next(filter(None, map(REASONS.get, _reasons(error))), code if isinstance(code, int) else status)

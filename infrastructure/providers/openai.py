@@ -53,7 +53,7 @@ class OpenAIProvider:
             await self._sdk.models.list()
         except openai.APIStatusError as error:
             refused = error.response
-            raise status_error(refused.status_code, refused.headers, refused.content, "any", self._api_key) from error
+            raise status_error(refused.status_code, refused.headers, refused.content, None, self._api_key) from error
         except _FAILURES as error:
             raise connection_error(error, self._connect_timeout_s) from error
 

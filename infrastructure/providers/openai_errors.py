@@ -36,7 +36,7 @@ TYPES: Mapping[str, int] = {
 """Types, for an error inside a stream that comes without status and known code."""
 
 
-def status_error(code: int, headers: Mapping[str, str], body: bytes, model: str, api_key: str) -> ProviderError:
+def status_error(code: int, headers: Mapping[str, str], body: bytes, model: str | None, api_key: str) -> ProviderError:
     """The leaf for a response that came in place of a stream; the names of its headers are found in any case."""
     told = _told(body)
     message = str(told.get("message") or "").replace(api_key, "[key]")

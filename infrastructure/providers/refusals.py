@@ -29,10 +29,13 @@ _TOO_LONG = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """What a provider answered in place of a completion by `model`; `message` is its own text, `code` its own name."""
+    """What a provider answered in place of a completion by `model`; `message` is its own text, `code` its own name.
+
+    Without a model it was asked for its models.
+    """
 
     status: int
-    model: str
+    model: str | None
     message: str = ""
     code: str = ""
     retry_after_s: float | None = None
@@ -65,6 +68,8 @@ def _no_quota(_: Refusal) -> ProviderError:
 
 
 def _no_model(refusal: Refusal) -> ProviderError:
+    if refusal.model is None:
+        return ProviderMisconfigured("has no list of models at its address, which cannot be right")
     return ProviderMisconfigured(f"does not have the model {refusal.model}")
 
 

@@ -12,10 +12,11 @@ OLDEST = (6, 2)
 _NEEDED = f"{OLDEST[0]}.{OLDEST[1]} or newer is needed"
 _TIMEOUT_S = 2.0
 _KEY = "weir:check"
+_LOGIN = "redis://:PASSWORD@HOST, or redis://USER:PASSWORD@HOST for an ACL's user,"
 _TRY = "redis.call('SET', KEYS[1], 1, 'PX', 1000) return redis.call('INFO', 'server')"
 _FAILURES = (RedisAway, RedisError, RedisClusterException, OSError, asyncio.TimeoutError)
 _UNFIT: tuple[tuple[type[Exception], str], ...] = (
-    (AuthenticationError, "it refuses our user and password"),
+    (AuthenticationError, f"it refuses our user and password: {_LOGIN} is right"),
     (ResponseError, "it does not let our user run scripts and INFO, and write keys that begin with weir:"),
 )
 _WORDS = {

@@ -104,7 +104,7 @@ def client_calls(client):
         ({"model": MODEL, "query": "x" * 32_001}, "query", "at most 32000"),
         ({"model": MODEL, "query": 5}, "query", "`str"),
         ({"model": MODEL, "query": ["x"]}, "query", "`str"),
-        ({"model": MODEL, "query": "x", "colour": "red"}, "colour", "unknown field"),
+        ({"model": MODEL, "query": "x", "colour": "red"}, "colour", "known are model, query, messages, provider"),
         ({"model": MODEL, "messages": [{"role": "user", "content": "x", "name": "y"}]}, "messages[0].name", "unknown"),
         ({"model": MODEL, "messages": [{"role": "judge", "content": "x"}]}, "messages[0].role", "judge"),
         ({"model": MODEL, "query": "x", "provider": "acme"}, "provider", "openai, deepseek, gemini"),

@@ -90,8 +90,8 @@ async def test_the_cache_is_purged(service, cache, options, said, left):
 @pytest.mark.parametrize(
     ("arguments", "how", "said"),
     [
-        (("purge",), {"key": "wrong"}, "unauthorized: The operator's key is needed"),
-        (("purge",), {"url": f"http://127.0.0.1:{free_port()}"}, "Connection refused"),
+        (("purge",), {"key": "wrong"}, "unauthorized: WEIR_ADMIN_KEY is another one than the service has"),
+        (("purge",), {"url": f"http://127.0.0.1:{free_port()}"}, "Connection refused; --url says where"),
     ],
 )
 async def test_a_no_of_the_service_is_one_line_and_exit_code_1(cache, arguments, how, said):
@@ -109,7 +109,7 @@ async def test_a_no_of_the_service_is_one_line_and_exit_code_1(cache, arguments,
     ("arguments", "said"),
     [
         (("--model", "gpt-9"), "unknown_model: The model 'gpt-9' is not in the catalogue"),
-        (("--scope", "all"), "invalid_request: scope"),
+        (("--scope", "all"), "invalid_request: scope: shared, tenant:NAME or user:NAME is needed"),
     ],
 )
 async def test_what_the_service_finds_wrong_with_the_input_is_exit_code_2(cache, arguments, said):

@@ -42,11 +42,19 @@ def test_every_command_explains_itself(command):
         (("serve",), {"WEIR_HEARTBEAT_S": "fast"}, "WEIR_HEARTBEAT_S='fast': a number of seconds"),
         (("serve", "--port", "70000"), {}, "70000 is not in the range"),
         (("serve", "--workers", "2"), {"OPENAI_API_KEY": KEY}, "--workers 2: 1 is right"),
-        (("serve", "--host", "203.0.113.1"), {"OPENAI_API_KEY": KEY}, "203.0.113.1:8000 cannot be listened on"),
+        (
+            ("serve", "--host", "203.0.113.1"),
+            {"OPENAI_API_KEY": KEY},
+            "203.0.113.1:8000 cannot be listened on: Cannot assign requested address\n",
+        ),
         (("demo", "--port", "http"), {}, "'http' is not a valid integer"),
-        (("check",), {"WEIR_CATALOGUE": "/nowhere.toml"}, "/nowhere.toml"),
+        (("check",), {"WEIR_CATALOGUE": "/nowhere.toml"}, "WEIR_CATALOGUE='/nowhere.toml': the path of a TOML file"),
         (("serve",), {"WEIR_AUTH": "required"}, "WEIR_AUTH='required': also WEIR_API_KEYS_FILE or WEIR_REDIS_URL"),
-        (("demo",), {"WEIR_API_KEYS_FILE": "/nowhere"}, "WEIR_API_KEYS_FILE: /nowhere: No such file"),
+        (
+            ("demo",),
+            {"WEIR_API_KEYS_FILE": "/nowhere"},
+            "/nowhere: No such file or directory; weir keys create makes it",
+        ),
         (("simulate", "--port", "-1"), {}, "-1 is not in the range"),
         (("simulte",), {}, "No such command 'simulte'"),
         (("cache", "purge"), {}, "WEIR_ADMIN_KEY: a key of printable ASCII characters"),
@@ -95,9 +103,23 @@ def test_check_tells_which_providers_can_be_used(simulator):
 
     assert done.returncode == 0
     assert re.search(r"ok\s+openai", done.stdout)
-    assert re.search(r"fails\s+deepseek: does not accept our key", done.stdout)
+    assert f"fails deepseek: does not accept our key ({simulator.urls['deepseek']})" in done.stdout
     assert re.search(r"fails\s+gemini: does not accept our key", done.stdout)
     assert "bad-key" not in done.stdout
+
+
+def test_check_tells_an_address_that_cannot_be_right(simulator):
+    """Most often /v1 is missing, or is there once too often."""
+    done = weir(
+        "check",
+        OPENAI_API_KEY=KEY,
+        OPENAI_BASE_URL=simulator.urls["openai"].removesuffix("/v1"),
+        GEMINI_API_KEY=KEY,
+        GEMINI_BASE_URL=f"{simulator.urls['gemini']}/v1beta",
+    )
+
+    assert done.returncode == 1
+    assert done.stdout.count("has no list of models at its address, which cannot be right (http://") == 2
 
 
 def test_check_fails_when_nothing_could_be_served(simulator):

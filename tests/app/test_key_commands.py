@@ -90,6 +90,7 @@ def test_keys_that_are_made_at_once_are_all_kept(keys):
         ((*ANN, "--budget-usd-per-day", "nan"), "--budget-usd-per-day: more than 0"),
         ((*ANN, "--models", "a,,b"), "--models: names of models are needed"),
         (("revoke", "all"), "'all': the id of a key is needed"),
+        (("revoke", f"weir_000000000000_{'x' * 32}"), "that is a key, which is best kept off command lines"),
         (("revoke", "000000000000"), "'000000000000': there is no key of that id"),
     ],
 )
@@ -117,9 +118,15 @@ def test_a_place_that_cannot_be_read_or_written_is_named(tmp_path, arguments):
     """With what is wrong there; nothing is overwritten."""
     (tmp_path / "keys").write_text("my notes\n")
     for environ, said in [
-        ({"WEIR_API_KEYS_FILE": str(tmp_path / "keys")}, f"{tmp_path}/keys: line 1: not a JSON object"),
-        ({"WEIR_API_KEYS_FILE": str(tmp_path / "no" / "keys")}, f"{tmp_path}/no/keys: No such file or directory"),
-        ({"WEIR_REDIS_URL": f"redis://127.0.0.1:{free_port()}"}, "WEIR_REDIS_URL: Redis does not answer"),
+        (
+            {"WEIR_API_KEYS_FILE": str(tmp_path / "keys")},
+            f"WEIR_API_KEYS_FILE: {tmp_path}/keys: line 1: not a JSON object",
+        ),
+        (
+            {"WEIR_API_KEYS_FILE": str(tmp_path / "no" / "keys")},
+            f"WEIR_API_KEYS_FILE: {tmp_path}/no/keys: No such file or directory",
+        ),
+        ({"WEIR_REDIS_URL": f"redis://127.0.0.1:{free_port()}"}, "WEIR_REDIS_URL: it does not answer"),
     ]:
         done = weir("keys", *arguments, **environ)
         assert (done.returncode, done.stdout, done.stderr) == (1, "", f"weir: {said}\n")

@@ -159,6 +159,14 @@ async def test_an_unknown_model_is_a_not_found_error(sdk):
     assert caught.value.code == "unknown_model"
 
 
+async def test_what_is_not_here_says_what_is(sdk, service):
+    """A base URL without /v1, and other parts of OpenAI's API, are what is tried first."""
+    async with openai.AsyncOpenAI(base_url=service.url, api_key="anonymous", max_retries=0) as elsewhere:
+        for ask in (elsewhere.models.list(), sdk.embeddings.create(model=MODEL, input="What is a weir?")):
+            with pytest.raises(openai.NotFoundError, match="an SDK's base URL ends in /v1"):
+                await ask
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_all_providers_down_is_an_internal_server_error(sdk, simulator, stream):
     """Which an SDK with retries would try again."""

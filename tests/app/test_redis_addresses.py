@@ -133,8 +133,8 @@ def test_one_that_will_never_do_stops_the_start(servers):
     """Better than an instance that is alone for good."""
     url = address(servers, "locked", user=":wrong-horse@")
 
-    for command, code in (("check", 1), ("serve", 2)):
-        done = weir(command, OPENAI_API_KEY=KEY, WEIR_REDIS_URL=url, OPENAI_BASE_URL="http://127.0.0.1:1")
+    for command, code in (("check", 1), ("serve", 2), ("keys list", 1)):
+        done = weir(*command.split(), OPENAI_API_KEY=KEY, WEIR_REDIS_URL=url, OPENAI_BASE_URL="http://127.0.0.1:1")
         assert done.returncode == code
         assert "WEIR_REDIS_URL: it refuses our user and password" in f"{done.stdout} {done.stderr}"
         assert "horse" not in done.stdout + done.stderr

@@ -294,10 +294,17 @@ def test_a_value_that_is_wrong_by_itself_contradicts_nothing():
 def test_an_unknown_variable_is_told_with_the_nearest_known_one_and_without_its_value():
     settings = read_settings({"WEIR_HEARTBEET_S": "3", "WEIR_ADMINKEY": "hush", "WEIR_EMPTY": "", "PATH": "/bin"})
 
-    assert settings.unknown_variables == (
+    assert settings.notes == (
         "WEIR_ADMINKEY is not known; did you mean WEIR_ADMIN_KEY?",
         "WEIR_HEARTBEET_S is not known; did you mean WEIR_HEARTBEAT_S?",
     )
+
+
+def test_a_file_of_keys_that_is_not_read_is_told():
+    """Who has set both wonders why no key works."""
+    settings = read_settings({"WEIR_API_KEYS_FILE": "keys.jsonl", "WEIR_REDIS_URL": "redis://127.0.0.1"})
+
+    assert settings.notes == ("WEIR_API_KEYS_FILE is not read: with WEIR_REDIS_URL keys are in Redis",)
 
 
 def test_settings_cannot_be_changed():
