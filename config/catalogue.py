@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from config.accepted import API_KEY, URL, Accepted, as_given, hidden, one_of
+from config.accepted import API_KEY, URL, Accepted, hidden, one_of
 from config.errors import ConfigurationError
 from config.table import CONCURRENCY, CONTEXT_TOKENS, LIST, TABLES, TEXT, USD, WEIGHT, Key, below, read_table
 from domain.selection import Model, Prefill, Route, Strategy
@@ -108,8 +108,9 @@ def _load(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as refused:
         reason = refused.strerror if isinstance(refused, OSError) else refused
-        named = f"WEIR_CATALOGUE={as_given(str(path))}"
-        raise ConfigurationError((f"{named}: the path of a TOML file that can be read: {reason}",)) from refused
+        raise ConfigurationError(
+            (f"WEIR_CATALOGUE={str(path)!r}: the path of a TOML file that can be read: {reason}",)
+        ) from refused
 
 
 def _check_names(place: str, tables: Mapping[str, object], accepted: Accepted[str], problems: list[str]) -> None:

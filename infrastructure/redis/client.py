@@ -92,6 +92,7 @@ class RedisClient:
         self._sending: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
         self._scripts: dict[str, str] = {}
+        self._loaded: set[str] = set()
         self.is_away = False
         self.on_return: list[Callable[[], None]] = []
 
@@ -177,26 +178,34 @@ class RedisClient:
         return await self._execute(commands)
 
     async def _execute(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The answers to `commands`, in one round trip; in one more when the server has forgotten scripts.
+        """The answers to `commands`, which are done in their order, in one round trip.
+
+        Scripts that the server has forgotten are done in one more, behind the rest.
 
         Raises:
             ReadOnlyError: the server takes nothing: it is a replica (by now), or is full.
         """
         pipeline = self._connection.pipeline(transaction=False)
         for command in commands:
-            pipeline.execute_command(*command)
+            pipeline.execute_command(*self._understood(command))
         answers = await pipeline.execute(raise_on_error=False)
         errors = [at for at, answer in enumerate(answers) if isinstance(answer, Exception)]
         if any(_takes_nothing(answers[at]) for at in errors):
             raise ReadOnlyError(str(answers[errors[0]]))
+        self._loaded.update(command[1] for command in commands if command[0] == "EVALSHA")
         forgotten = [at for at in errors if isinstance(answers[at], NoScriptError)]
         if forgotten:
-            told = await self._execute(
-                [("EVAL", self._scripts[commands[at][1]], *commands[at][2:]) for at in forgotten]
-            )
+            self._loaded.clear()
+            told = await self._execute([commands[at] for at in forgotten])
             for at, answer in zip(forgotten, told, strict=True):
                 answers[at] = answer
         return answers
+
+    def _understood(self, command: tuple[Any, ...]) -> tuple[Any, ...]:
+        """`command`, with a script's text where the server may know nothing of it."""
+        if command[0] == "EVALSHA" and command[1] not in self._loaded:
+            return ("EVAL", self._scripts[command[1]], *command[2:])
+        return command
 
     def _went_away(self, batch: Batch, failure: BaseException) -> None:
         """Tell those who wait, and everybody else until the server is back."""
@@ -206,6 +215,7 @@ class RedisClient:
             if not future.done():
                 future.set_exception(RedisAway())
         self.is_away = True
+        self._loaded.clear()
         self._look_for_it(failure)
 
     def _look_for_it(self, failure: BaseException) -> None:

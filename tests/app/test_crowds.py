@@ -28,7 +28,7 @@ class Full:
 
 @post("/")
 async def ask(request: Request) -> None:
-    refuse_unread(request, ANN)
+    refuse_unread(request.scope, request.app.state.service, ANN)
     await request.body()
 
 

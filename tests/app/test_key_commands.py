@@ -140,7 +140,7 @@ def test_what_is_no_file_is_not_replaced_by_one(tmp_path, arguments):
     os.mkfifo(pipe)
     done = weir("keys", *arguments, WEIR_API_KEYS_FILE=str(pipe))
 
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"weir: {pipe}: not a file\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"weir: WEIR_API_KEYS_FILE: {pipe}: not a file\n")
     assert pipe.is_fifo()
 
 

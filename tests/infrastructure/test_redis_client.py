@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from infrastructure.redis.client import MAX_BATCH
+from infrastructure.redis.client import MAX_BATCH, Script
 from tests.redis_instances import RedisInstance
 
 pytestmark = pytest.mark.anyio
@@ -31,3 +31,29 @@ async def test_much_at_once_leaves_in_slices_and_is_answered_in_order(redis_serv
     await client.close()
 
     assert counts == list(range(1, 10 * MAX_BATCH + 2))
+
+
+SAY = Script("return redis.call('RPUSH', KEYS[1], ARGV[1])")
+SAY_AGAIN = Script("redis.call('RPUSH', KEYS[1], ARGV[1]) return redis.call('RPUSH', KEYS[1], ARGV[1])")
+
+
+async def test_scripts_that_the_server_does_not_know_yet_are_done_in_their_order(redis_server):
+    """What is freed and then asked for, in one batch, is free."""
+    client = RedisInstance(redis_server.url, "i").client
+    redis_server.ask("SCRIPT", "FLUSH")
+    await client.submit_script(SAY, ("l",), "a")
+    said = [client.submit_script(SAY_AGAIN, ("l",), "b"), client.submit_script(SAY, ("l",), "c")]
+    counts = await asyncio.gather(*said)
+    await client.close()
+
+    assert counts == [3, 4]
+
+
+async def test_scripts_that_the_server_has_forgotten_are_done_all_the_same(redis_server):
+    """After a restart, a failover or an operator's SCRIPT FLUSH."""
+    client = RedisInstance(redis_server.url, "i").client
+    await client.submit_script(SAY, ("l",), "a")
+    redis_server.ask("SCRIPT", "FLUSH")
+
+    assert await client.submit_script(SAY, ("l",), "b") == 2
+    await client.close()

@@ -25,10 +25,10 @@ async def keys(instance):
     return {key for key in await instance.client.submit("KEYS", "*") if not key.startswith(b"weir:instance")}
 
 
-async def test_what_must_not_be_kept_is_read_to_its_end_and_then_gone(redis_server):
+async def test_what_must_not_be_kept_is_read_to_its_end_and_then_gone(own_redis):
     """`no-store`: who follows it elsewhere gets all of it, and a moment later nothing tells that it was."""
     private = replace(opened("g", is_shared=False), is_kept=False)
-    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+    async with redis_instances(own_redis.url, "one", "two") as [one, two]:
         claim = await one.log.claim(private, QUESTION)
         followed = await two.log.find("g")
         for record in (Chunk("x"), DONE):
@@ -38,9 +38,9 @@ async def test_what_must_not_be_kept_is_read_to_its_end_and_then_gone(redis_serv
 
         assert followed.records == [private, Chunk("x"), DONE]
         assert max(left_ms) <= UNKEPT_MS
-        redis_server.until("+none", "TYPE", log_key(tag_of(private), "g"))
-        redis_server.until("+none", "TYPE", stream_key("g"))
-        redis_server.until("+none", "TYPE", followed_key(tag_of(private)))
+        own_redis.until("+none", "TYPE", log_key(tag_of(private), "g"))
+        own_redis.until("+none", "TYPE", stream_key("g"))
+        own_redis.until("+none", "TYPE", followed_key(tag_of(private)))
         assert await keys(one) == set()
         assert [await each.log.find("g") for each in (one, two)] == [None, None]
 
