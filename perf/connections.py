@@ -43,7 +43,7 @@ class Connection(asyncio.Protocol):
         self._token = target.token.encode()
         self._ending = target.ending.encode()
         self._head = (
-            f"POST {target.path} HTTP/1.1\r\nHost: {target.host}\r\nAuthorization: Bearer x\r\n"
+            f"POST {target.path} HTTP/1.1\r\nHost: {target.host}\r\nAuthorization: Bearer anonymous\r\n"
             "Content-Type: application/json\r\nContent-Length: "
         )
         self.reply: Reply | None = None

@@ -138,7 +138,7 @@ async def spread(job: Spread) -> Answers:
         count=len(tour.seen),
         wall_s=wall_s,
         failures=tour.failures,
-        fewest_tokens=min(tour.token_counts),
+        fewest_tokens=min(tour.token_counts, default=0),
         seen=tour.seen,
         lost=tour.lost,
     )

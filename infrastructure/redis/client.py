@@ -88,7 +88,8 @@ class RedisClient:
         self._linger_s = linger_s
         self._publish = publish
         self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
-        self._timer: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0
         self._sending: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
         self._scripts: dict[str, str] = {}
@@ -108,13 +109,27 @@ class RedisClient:
             future.set_exception(RedisAway())
             return future
         self._waiting.append((command, future))
-        if self._timer is None:
-            self._timer = (
-                loop.call_later(self._linger_s, self._send_waiting)
-                if self._sending
-                else loop.call_soon(self._send_waiting)
-            )
+        if len(self._waiting) == 1:
+            self._send_soon(loop)
         return future
+
+    def _send_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Send what is submitted in this turn; while a batch is under way, what is until that is answered."""
+        if not self._sending:
+            loop.call_soon(self._send_waiting)
+            return
+        self._due_s = loop.time() + self._linger_s
+        if self._timer is None:
+            self._timer = loop.call_later(self._linger_s, self._send_due)
+
+    def _send_due(self) -> None:
+        """Send what has waited for long enough. One timer looks after many batches: most leave before they are due."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        if self._waiting and loop.time() < self._due_s:
+            self._timer = loop.call_at(self._due_s, self._send_due)
+        else:
+            self._send_waiting()
 
     def submit_script(self, script: Script, keys: Sequence[str], *arguments: Any) -> asyncio.Future[Any]:
         """As `submit`, for a script, whether or not the server knows it (any more)."""
@@ -128,15 +143,14 @@ class RedisClient:
         """Everything that was submitted has ended and all connections are closed."""
         if self._probing is not None:
             self._probing.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         while self._waiting or self._sending:
             self._send_waiting()
             await asyncio.gather(*self._sending, return_exceptions=True)
         await self._connection.aclose()
 
     def _send_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
         if batch:
             task = asyncio.get_running_loop().create_task(self._send(batch))
@@ -186,13 +200,14 @@ class RedisClient:
             ReadOnlyError: the server takes nothing: it is a replica (by now), or is full.
         """
         pipeline = self._connection.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*self._understood(command))
+        unknown = {command[1] for command in commands if command[0] == "EVALSHA"} - self._loaded
+        for command in map(self._spelled_out, commands) if unknown else commands:
+            pipeline.execute_command(*command)
         answers = await pipeline.execute(raise_on_error=False)
         errors = [at for at, answer in enumerate(answers) if isinstance(answer, Exception)]
         if any(_takes_nothing(answers[at]) for at in errors):
             raise ReadOnlyError(str(answers[errors[0]]))
-        self._loaded.update(command[1] for command in commands if command[0] == "EVALSHA")
+        self._loaded |= unknown
         forgotten = [at for at in errors if isinstance(answers[at], NoScriptError)]
         if forgotten:
             self._loaded.clear()
@@ -201,8 +216,8 @@ class RedisClient:
                 answers[at] = answer
         return answers
 
-    def _understood(self, command: tuple[Any, ...]) -> tuple[Any, ...]:
-        """`command`, with a script's text where the server may know nothing of it."""
+    def _spelled_out(self, command: tuple[Any, ...]) -> tuple[Any, ...]:
+        """`command`, with the script's text where the server may know nothing of it."""
         if command[0] == "EVALSHA" and command[1] not in self._loaded:
             return ("EVAL", self._scripts[command[1]], *command[2:])
         return command

@@ -57,8 +57,11 @@ def connect(url: str, timeout_s: float = TIMEOUT_S) -> Redises:
 
 
 def _batches(redis: Redis, timeout_s: float) -> Batches:
-    """What the library's client would run, without its pipelines."""
-    shapes = cast("Mapping[str, Shape]", redis.response_callbacks)
+    """What the library's client would run, without its pipelines.
+
+    The library's own table of shapes makes capitals of each name that it is asked for; ours are in capitals.
+    """
+    shapes = dict(cast("Mapping[str, Shape]", redis.response_callbacks))
     return Batches(cast("Pool", redis.connection_pool), shapes=shapes, timeout_s=timeout_s)
 
 
