@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as NoTime
 
-from infrastructure.redis.patience import patience
+from infrastructure.redis.patience import Patience
 
 _KEPT = 2
 """So many connections stay out of the pool between batches; more are given back, for who waits for one there."""
@@ -105,7 +105,7 @@ class Batches:
     async def _run(self, packed: bytes, commands: Sequence[Command]) -> list[Any]:
         wire = await self._take()
         try:
-            async with patience(self._timeout_s):
+            async with Patience(self._timeout_s):
                 await wire.send_packed_command(packed, check_health=False)
                 return [await self._answer(wire, command[0]) for command in commands]
         finally:
@@ -126,7 +126,7 @@ class Batches:
             if kept.is_connected and not await kept.can_read():
                 return kept
             await self._pool.release(kept)
-        async with patience(self._timeout_s):
+        async with Patience(self._timeout_s):
             wire: Wire = await self._pool.get_connection()
             try:
                 await _renew(wire)

@@ -5,41 +5,42 @@ counted is not the time by the clock, but how often this process could have seen
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from math import ceil
+from types import TracebackType
 
 LOOK_S = 0.01
 """The time between two looks; one that comes later counts no more."""
 
 
-@asynccontextmanager
-async def patience(timeout_s: float) -> AsyncIterator[None]:
+class Patience:
     """What is within has ended: in that time, or in as many turns of the loop as fit in there when none is late.
 
     Raises:
         TimeoutError: it did not.
     """
-    async with asyncio.timeout(None) as limit:
-        looks = _Looks(limit, ceil(timeout_s / LOOK_S))
-        try:
-            yield
-        finally:
-            looks.timer.cancel()
 
+    __slots__ = ("_left", "_limit", "_loop", "_timer")
 
-class _Looks:
-    """Ends `limit` after so many looks."""
-
-    def __init__(self, limit: asyncio.Timeout, left: int) -> None:
+    def __init__(self, timeout_s: float) -> None:
+        self._left = ceil(timeout_s / LOOK_S)
+        self._limit = asyncio.timeout(None)
         self._loop = asyncio.get_running_loop()
-        self._limit = limit
-        self._left = left
-        self.timer = self._loop.call_later(LOOK_S, self._look)
+        self._timer = self._loop.call_later(LOOK_S, self._look)
+
+    async def __aenter__(self) -> None:
+        """From now on it is waited for."""
+        await self._limit.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> bool | None:
+        """It has ended."""
+        self._timer.cancel()
+        return await self._limit.__aexit__(kind, error, frames)
 
     def _look(self) -> None:
         self._left -= 1
         if self._left > 0:
-            self.timer = self._loop.call_later(LOOK_S, self._look)
+            self._timer = self._loop.call_later(LOOK_S, self._look)
         else:
             self._limit.reschedule(self._loop.time())
