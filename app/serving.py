@@ -1,8 +1,10 @@
 """Granian, set up so that the service's own limits speak first."""
 
 import resource
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Thread
 from time import monotonic, sleep
 from typing import Any
@@ -89,14 +91,43 @@ def _connections(streams: int) -> int:
     return wanted if most == resource.RLIM_INFINITY else max(min(wanted, most - _SPARE_FILES), 128)
 
 
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Those that end the service come when this is over; to threads and workers that were begun meanwhile, never."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+
+def _worker(*arguments: Any) -> None:
+    """What a worker does. While it is starting SIGTERM ends it at once, and so does one that came before that.
+
+    It was forked with the main process's own handlers, and would take the signal for one to that. Ctrl-C reaches both:
+    the main process sees to it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    MPServer._spawn_asgi_lifespan_worker(*arguments)  # noqa: SLF001  # what this stands for
+
+
 class _Announced(MPServer):
     """Starts a thread once the worker has been forked.
 
     A hook of Granian's would start it before, and a lock that it held in that moment would be held in the worker for
     good: that of a module being imported, for one.
+
+    Signals are for the main thread alone. Python acts on them there, and it would sleep on when the system gave one to
+    another thread, as it does to a process that has just been stopped and continued.
     """
 
     announcing: Thread
+    _spawn_asgi_lifespan_worker = staticmethod(_worker)
 
     def _stop_workers(self) -> None:
         """Ask them to end, and do not take one for alive that Granian's own thread is just about to find dead."""
@@ -111,8 +142,9 @@ class _Announced(MPServer):
         super()._stop_workers()  # type: ignore[no-untyped-call]  # Granian has no types there
 
     def _spawn_workers(self, *arguments: Any) -> None:
-        super()._spawn_workers(*arguments)  # type: ignore[no-untyped-call]  # Granian has no types there
-        self.announcing.start()
+        with _signals_held_back():
+            super()._spawn_workers(*arguments)  # type: ignore[no-untyped-call]  # Granian has no types there
+            self.announcing.start()
 
 
 def _announce_when_up(url: str, announce: Callable[[str], None]) -> None:

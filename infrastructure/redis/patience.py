@@ -33,10 +33,10 @@ class Patience:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         """It has ended."""
         self._timer.cancel()
-        return await self._limit.__aexit__(kind, error, frames)
+        await self._limit.__aexit__(kind, error, frames)
 
     def _look(self) -> None:
         self._left -= 1

@@ -1,0 +1,45 @@
+"""An operator's SIGTERM ends the service, whatever it is doing and whatever was done to it before."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.serving import KEY, serving
+
+WEIR = Path(sys.executable).with_name("weir")
+PROCESSES = Path("/proc")
+
+
+def workers_of(pid):
+    """The processes that it has begun."""
+    stats = [path.read_text() for path in PROCESSES.glob("[0-9]*/stat") if path.exists()]
+    return [int(stat.partition(" ")[0]) for stat in stats if int(stat.rpartition(")")[2].split()[1]) == pid]
+
+
+def test_a_service_that_is_still_starting_ends_at_once():
+    """A rollout that is taken back must not wait for what has not begun."""
+    environ = os.environ | {"OPENAI_API_KEY": KEY}
+    with subprocess.Popen([WEIR, "serve", "--port", "0"], env=environ, stderr=subprocess.PIPE) as served:
+        while not workers_of(served.pid):
+            assert served.poll() is None
+        served.terminate()
+        _, said = served.communicate(timeout=20)
+
+    assert (served.returncode, said) == (0, b"")
+
+
+def test_signals_reach_the_one_thread_that_acts_on_them(simulator):
+    """One that another thread got would be acted on when this one wakes up, which it does for signals alone."""
+    with serving(simulator) as service:
+        pid = service.process.pid
+        masks = {
+            int(path.parent.name): int(re.search(r"SigBlk:\s*(\w+)", path.read_text())[1], 16)
+            for path in (PROCESSES / str(pid) / "task").glob("*/status")
+        }
+
+    is_blocked = {thread: bool(mask >> (signal.SIGTERM - 1) & 1) for thread, mask in masks.items()}
+    assert is_blocked == {thread: thread != pid for thread in masks}
+    assert len(masks) > 1
