@@ -47,10 +47,10 @@ SETTINGS = {
 class Service:
     """A running `weir serve` at `url`; its log goes to a file that `log` reads."""
 
-    def __init__(self, simulation: Simulation, settings: dict[str, str]) -> None:
+    def __init__(self, simulation: Simulation, settings: dict[str, str], *options: str) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by stop
         self.process = subprocess.Popen(
-            [_WEIR, "serve", "--port", "0"],
+            [_WEIR, "serve", "--port", "0", *options],
             cwd=_PROJECT,
             env=environment(simulation, settings),
             stdout=self._log,
@@ -94,9 +94,9 @@ class Service:
 
 
 @contextmanager
-def serving(simulation: Simulation, **settings: str):
+def serving(simulation: Simulation, *options: str, **settings: str):
     """A service of one's own, with these variables beside or instead of `SETTINGS`; it ends with the context."""
-    service = Service(simulation, SETTINGS | settings)
+    service = Service(simulation, SETTINGS | settings, *options)
     try:
         yield service
     finally:

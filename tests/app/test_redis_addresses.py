@@ -1,8 +1,6 @@
 """What is said of a Redis that cannot be used: by `weir check`, by `weir serve`, and by a service that runs."""
 
-import os
 import re
-import subprocess
 import threading
 from contextlib import ExitStack, contextmanager
 from socketserver import StreamRequestHandler, ThreadingTCPServer
@@ -14,7 +12,7 @@ from config.settings import read_settings
 from infrastructure.redis.checking import RedisUnfit, check_redis
 from tests.app import metrics
 from tests.app.asking import STREAM, connected, of_type
-from tests.app.test_cli import KEY, WEIR, weir
+from tests.app.test_cli import KEY, weir
 from tests.redis_servers import RedisCluster, RedisServer, free_port
 from tests.serving import serving
 
@@ -199,20 +197,11 @@ async def test_health_tells_of_the_redis_there_is(simulator, servers):
 
 async def test_several_workers_are_one_service_with_redis(simulator, servers):
     """They share no memory."""
-    arguments = ("serve", "--port", "0", "--workers", "2")
-    environ = os.environ | {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.urls["openai"]}
-    served = subprocess.Popen(  # noqa: ASYNC220  # it is started and left alone
-        [WEIR, *arguments], env=environ | {"WEIR_REDIS_URL": servers["plain"].url}, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        url = served.stderr.readline().split()[-1]
+    with serving(simulator, "--workers", "2", WEIR_REDIS_URL=servers["plain"].url) as service:
         for _ in range(8):
-            async with connected(url) as client:
+            async with connected(service.url) as client:
                 answer = await client.ask(STREAM, "one of two?")
                 assert answer.events[-1].type == "complete"
-    finally:
-        served.terminate()
-        served.communicate(timeout=20)
     assert simulator.counters("openai")["calls"] == 1
 
 

@@ -52,15 +52,13 @@ class Instance(Service):
 @contextmanager
 def fleet(simulation: Simulation, *redis_urls: str, **settings: str):
     """An instance for each of the URLs; they end with the context."""
-    instances = []
-    try:
+    with ExitStack() as ending:
         with ThreadPoolExecutor() as starting:
             begun = [starting.submit(Instance, simulation, url, **settings) for url in redis_urls]
-        instances += [each.result() for each in begun]
-        yield instances
-    finally:
-        for instance in instances:
-            instance.end()
+        for each in begun:
+            if not each.exception():
+                ending.callback(each.result().end)
+        yield [each.result() for each in begun]
 
 
 class Fleet:
