@@ -50,15 +50,14 @@ class Popularity:
         self._ttl_ms = int(ttl_s * 1000)
         self._hits: Counter[str] = Counter()
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_filled = False
         events.subscribe(CacheHit, self._hit)
 
     def start(self) -> None:
-        """L1 is being filled, and hits are being told, until `close`."""
-        loop = asyncio.get_running_loop()
-        self._tasks = [
-            loop.create_task(self._fill(), name="redis-popularity-fill"),
-            loop.create_task(self._flush_on(), name="redis-popularity-flush"),
-        ]
+        """L1 is being filled, as soon as Redis is there, and hits are being told, until `close`."""
+        self._client.on_return.append(self._fill_soon)
+        self._fill_soon()
+        self._tasks.append(asyncio.get_running_loop().create_task(self._flush_on(), name="redis-popularity-flush"))
 
     async def close(self) -> None:
         """What was counted last is told too."""
@@ -98,9 +97,14 @@ class Popularity:
     def _hit(self, event: CacheHit) -> None:
         self._hits[event.fingerprint] += 1
 
+    def _fill_soon(self) -> None:
+        if not self._is_filled:
+            self._tasks.append(asyncio.get_running_loop().create_task(self._fill(), name="redis-popularity-fill"))
+
     async def _fill(self) -> None:
         with suppress(*NO_ANSWER):
             await self.fill()
+            self._is_filled = True
 
     async def _flush_on(self) -> None:
         while True:

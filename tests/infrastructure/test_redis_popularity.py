@@ -1,5 +1,7 @@
 """The answers used most lately are known to the fleet, and in L1 of an instance that starts."""
 
+import signal
+
 import pytest
 
 from domain.caching import Purge, Purges
@@ -153,3 +155,23 @@ async def test_without_redis_nothing_is_filled_nor_told_and_nothing_breaks():
     await one.client.close()
 
     assert alone.in_l1 == []
+
+
+async def test_l1_is_filled_when_redis_comes_later_than_the_start(own_redis):
+    """An instance that had to start without Redis is as well off as the others from then on."""
+    async with RedisInstance(own_redis.url, "i").running() as one:
+        before = Subject(one)
+        await before.store("a")
+        before.hit(a=1)
+        await before.popularity.flush()
+    one = RedisInstance(own_redis.url, "j")
+    later = Subject(one)
+    own_redis.process.send_signal(signal.SIGSTOP)
+    later.popularity.start()
+    await until(lambda: one.client.is_away)
+    own_redis.process.send_signal(signal.SIGCONT)
+
+    await until(lambda: later.in_l1 == ["a"])
+
+    await later.popularity.close()
+    await one.client.close()
