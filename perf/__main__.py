@@ -24,6 +24,7 @@ from perf import (
     stampede,
     streams,
     ttft,
+    unread,
     zipf,
 )
 from perf.figures import Figure, table
@@ -36,6 +37,7 @@ SCENARIOS = {
     "streams": streams,
     "idle": idle,
     "slots": slots,
+    "unread": unread,
     "coalescing": coalescing,
     "l2_hit": l2_hit,
     "fleet_miss": fleet_miss,

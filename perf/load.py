@@ -16,6 +16,7 @@ import uvloop
 
 from perf.connections import Connection, Reply, Target, connect
 from perf.crowd import Burst, Bursts, Crowd, Crowded, bursts, crowd, crowded
+from perf.idlers import Idlers, idlers
 from perf.moments import Moments, moments
 from perf.spread import Seen, Spread, Tour
 
@@ -50,7 +51,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     questions: int | None = None
 
 
-Job = Closed | Alternate | Hold | Spread | Crowd | Bursts | Moments
+Job = Closed | Alternate | Hold | Spread | Crowd | Bursts | Moments | Idlers
 
 
 class Answers(msgspec.Struct, kw_only=True):
@@ -183,6 +184,10 @@ async def _ask(job: Moments) -> Answers:
     return Answers(count=len(first_s), failures=failures, first_token_s=[first_s])
 
 
+async def _idle(job: Idlers) -> Answers:
+    return Answers(count=await idlers(job))
+
+
 async def _run(job: Job) -> Answers:
     match job:
         case Closed():
@@ -197,6 +202,8 @@ async def _run(job: Job) -> Answers:
             doing = _come(job)
         case Moments():
             doing = _ask(job)
+        case Idlers():
+            doing = _idle(job)
         case Spread():
             doing = spread(job)
     return await doing
