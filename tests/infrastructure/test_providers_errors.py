@@ -31,6 +31,7 @@ from infrastructure.providers.connections import connection_error
 from infrastructure.providers.gemini import GeminiProvider
 from infrastructure.providers.openai import OpenAIProvider
 from infrastructure.providers.retry_after import retry_after_s
+from tests.deaf import deaf_port
 
 pytestmark = pytest.mark.anyio
 
@@ -262,22 +263,11 @@ async def test_a_failed_tls_handshake_says_so(simulator, name):
     assert (type(error), error.reason) == (ProviderUnavailable, "failed the TLS handshake")
 
 
-@pytest.fixture
-def full_port():
-    """A port whose queue is full: the system leaves further connections without an answer."""
-    with socket.socket() as listening, socket.socket() as first, socket.socket() as second:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        for filling in (first, second):
-            filling.settimeout(0)
-            filling.connect_ex(listening.getsockname())
-        yield listening.getsockname()[1]
-
-
 @pytest.mark.parametrize("name", ["openai", "gemini"])
-async def test_connecting_has_its_own_limit(full_port, name):
+async def test_connecting_has_its_own_limit(name):
     """The deadline of the first token is longer, and another route could have answered by then."""
-    error = await failure(name, f"http://127.0.0.1:{full_port}/v1", limit_s=0.2)
+    with deaf_port() as port:
+        error = await failure(name, f"http://127.0.0.1:{port}/v1", limit_s=0.2)
 
     assert (type(error), error.reason) == (ProviderTimeout, "could not be reached within 0.2 s")
 
