@@ -1,7 +1,7 @@
 """One call of a provider: let through by its circuit, held to its deadlines, and told to both when it has ended."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from domain.breaker import circuit_name
@@ -19,10 +19,15 @@ from domain.splice import Splice
 Write = Callable[[Record], Awaitable[None]]
 
 SETTLE_S = 0.25
-"""So long is waited for the usage of an answer of which nothing else is missing."""
+"""So long is waited for the usage when an answer has its end, by a chunk that says nothing else.
+
+A finish reason beside text, or before any, is no such end: some servers say it with every text, and more comes.
+Source: github.com/BerriAI/litellm/issues/2195 and github.com/songquanpeng/one-api/issues/1408, as known 2026-11.
+"""
 
 END_S = 0.02
-"""And so long for its end when that is there too: a connection that has been read to its end serves the next call."""
+"""And so long for the stream's end, when the usage is there too: its connection, read to the end, serves the next call.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,19 +167,20 @@ class Calls:
         limit: asyncio.Timeout,
     ) -> None:
         """Write those of `chunks` that are part of the answer, and new; each puts off `limit`."""
-        loop, stall_s, splice = asyncio.get_running_loop(), self._deadlines.stall_s, call.splice
+        loop, stall_s, splice, is_firm = asyncio.get_running_loop(), self._deadlines.stall_s, call.splice, False
         began_s, share = loop.time(), Share(route=call.route, request=call.request)
         async for chunk in chunks:
             share.usage = chunk.usage or share.usage
             if chunk.is_answer:
+                is_firm = chunk.is_end and call.share is not None
                 if call.share is None:
                     await self._begin(call, share, progress, loop.time() - began_s)
                 limit.reschedule(loop.time() + stall_s)
                 share.chunks.append(chunk)
-                for new in (chunk,) if splice is None else _joined(splice, chunk):
+                for new in _parted(chunk) if splice is None else _joined(splice, chunk):
                     progress.came(new)
                     await _written(write(new))
-            if progress.finished and _is_whole(call, progress):
+            if is_firm and _is_whole(call, progress):
                 limit.reschedule(loop.time() + (END_S if share.usage else SETTLE_S))
         if splice is not None and not progress.finished and (rest := splice.finish()):
             progress.came(Chunk(rest))
@@ -224,6 +230,13 @@ def _check_fitness(call: Call) -> None:
 
 def _is_whole(call: Call, progress: Progress) -> bool:
     return len(progress.finished) >= call.request.choice_count
+
+
+def _parted(chunk: Chunk) -> Sequence[Chunk]:
+    """`chunk`, its finish reason by itself: as OpenAI does, and as some clients need it to see the last text."""
+    if not chunk.finish_reason or chunk.is_end:
+        return (chunk,)
+    return replace(chunk, finish_reason=None), Chunk(finish_reason=chunk.finish_reason, index=chunk.index)
 
 
 def _joined(splice: Splice, chunk: Chunk) -> Iterator[Chunk]:

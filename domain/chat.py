@@ -120,6 +120,11 @@ class Chunk:
         return bool(self.content or self.finish_reason or self.is_more_than_text)
 
     @property
+    def is_end(self) -> bool:
+        """Whether it says that its choice has finished, and nothing else."""
+        return bool(self.finish_reason) and not (self.content or self.is_more_than_text)
+
+    @property
     def is_more_than_text(self) -> bool:
         """Whether it has tool calls, thoughts, logprobs, …: something of the answer that is not its text."""
         return bool(self.delta) or not REMARKS.issuperset(self.choice or ())

@@ -288,7 +288,7 @@ async def test_a_provider_that_is_silent_after_the_usage_too_delays_nothing(end)
 
 
 async def test_what_comes_behind_a_finish_reason_in_time_is_part_of_the_answer():
-    """Gemini's finish reasons are no promise; the text behind one has to finish again, in the usual time."""
+    """It has to finish again, in the usual time."""
     behind, second = asyncio.Event(), asyncio.Event()
     subject = Subject((*WHOLE, behind, Chunk("y"), second, STOP))
     subject.loop.call_later(0.125, behind.set)
@@ -297,6 +297,37 @@ async def test_what_comes_behind_a_finish_reason_in_time_is_part_of_the_answer()
     await subject.answer()
 
     assert [chunk.content for chunk in subject.chunks] == ["x", "", "y", ""]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        (Chunk("x", "stop"),),
+        (Chunk("x", "stop"), Chunk(usage=USAGE)),
+        (STOP,),
+        (Chunk(delta={"reasoning_content": "hm"}, finish_reason="stop"),),
+    ],
+)
+async def test_a_finish_reason_beside_text_or_before_any_is_no_promise_that_nothing_comes(first):
+    """Some servers say it with every text: half an answer would pass for the whole, and be kept."""
+    second, third = asyncio.Event(), asyncio.Event()
+    subject = Subject((*first, second, Chunk("y", "stop"), third, Chunk("z", "stop")))
+    subject.loop.call_later(3.0, second.set)
+    subject.loop.call_later(6.0, third.set)
+
+    await subject.answer()
+
+    assert subject.text.endswith("yz")
+    assert subject.outcomes == [("a", "ok", None)]
+
+
+async def test_a_finish_reason_beside_text_is_written_behind_it():
+    """Some clients read nothing of a chunk that has one."""
+    subject = Subject((Chunk("x", "stop"),))
+
+    await subject.answer()
+
+    assert subject.chunks == list(WHOLE)
 
 
 @pytest.mark.parametrize("end", [(), (Chunk(usage=USAGE),)])
