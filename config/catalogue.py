@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from config.accepted import API_KEY, URL, Accepted, hidden, one_of
 from config.errors import ConfigurationError
-from config.table import CONCURRENCY, CONTEXT_TOKENS, LIST, TABLES, TEXT, USD, WEIGHT, Key, below, read_table
+from config.table import CHOICES, CONCURRENCY, CONTEXT_TOKENS, LIST, TABLES, TEXT, USD, WEIGHT, Key, below, read_table
 from domain.selection import Model, Prefill, Route, Strategy
 
 Kind = Literal["openai", "gemini"]
@@ -22,7 +22,8 @@ SHIPPED = Path(__file__).with_name("catalogue.toml")
 class ProviderConfig:
     """Where a provider is, which protocol it speaks and the key it is asked with.
 
-    `max_concurrency` is how many calls one instance may have open at it; None: any number.
+    `max_concurrency` is how many calls one instance may have open at it, `max_choices` how many answers (`n`) one call
+    may ask for; None: any number.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ProviderConfig:
     base_url: str
     api_key: str = field(repr=False)
     max_concurrency: int | None = None
+    max_choices: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,7 @@ _PROVIDER: dict[str, Key[Any]] = {
     "base_url": Key(accepted=URL),
     "api_key_env": Key(accepted=_KEY_VARIABLE),
     "max_concurrency": Key(accepted=CONCURRENCY, may_be_left_out=True),
+    "max_choices": Key(accepted=CHOICES, may_be_left_out=True),
 }
 _MODEL: dict[str, Key[Any]] = {
     "strategy": Key(accepted=one_of(*Strategy), default=Strategy.PRIORITY.value),
@@ -167,12 +170,14 @@ def _provider(name: str, table: Mapping[str, Any]) -> ProviderConfig:
 
 
 def _model(name: str, table: Mapping[str, Any], providers: Mapping[str, ProviderConfig]) -> Model:
-    routes = tuple(_route(route) for route in table["routes"] if route["provider"] in providers)
+    routes = tuple(
+        _route(route, providers[route["provider"]]) for route in table["routes"] if route["provider"] in providers
+    )
     return Model(name=name, routes=routes, strategy=Strategy(table["strategy"]))
 
 
-def _route(table: Mapping[str, Any]) -> Route:
-    return Route(**{**table, "prefill": Prefill(table["prefill"])})
+def _route(table: Mapping[str, Any], provider: ProviderConfig) -> Route:
+    return Route(**{**table, "prefill": Prefill(table["prefill"])}, max_choices=provider.max_choices)
 
 
 def _without_key(providers: Tables) -> Iterator[str]:

@@ -1,14 +1,14 @@
 """One call of a provider: let through by its circuit, held to its deadlines, and told to both when it has ended."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from domain.breaker import circuit_name
 from domain.chat import ChatRequest, Chunk
 from domain.concurrency import ProviderSlots
-from domain.errors import CircuitOpen, ProviderError, ProviderFull, ProviderTimeout
-from domain.events import AttemptEnded, Publish
+from domain.errors import CircuitOpen, ProviderError, ProviderFull, ProviderTimeout, ProviderUnreadable, RouteUnfit
+from domain.events import AttemptEnded, DefectFound, Publish
 from domain.generation import Record
 from domain.ports import CircuitBreakers, Permit, Provider
 from domain.progress import Progress, Share
@@ -17,6 +17,17 @@ from domain.selection import Route
 from domain.splice import Splice
 
 Write = Callable[[Record], Awaitable[None]]
+
+SETTLE_S = 0.25
+"""So long is waited for the usage when an answer has its end, by a chunk that says nothing else.
+
+A finish reason beside text, or before any, is no such end: some servers say it with every text, and more comes.
+Source: github.com/BerriAI/litellm/issues/2195 and github.com/songquanpeng/one-api/issues/1408, as known 2026-11.
+"""
+
+END_S = 0.02
+"""And so long for the stream's end, when the usage is there too: its connection, read to the end, serves the next call.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +116,9 @@ class Calls:
                 permit.failure()
             progress.failed(call.route, failure)
             raise
-        except Exception:
+        except _NotWritten as not_written:
             outcome, reason = "defect", "a defect of ours"
-            raise
+            raise not_written.error from None
         finally:
             permit.abandon()
             self._publish(
@@ -124,17 +135,28 @@ class Calls:
         """Write the chunks, each in time: the first within its deadline, the rest without a stall.
 
         Once it has said that the answer is whole, its usage and end mark are not needed for a good end.
+
+        Raises:
+            ProviderError: it failed; a defect in reading it is told, and is one of its failures.
+            _NotWritten: what it gave could not be written.
         """
+        _check_fitness(call)
         try:
             async with asyncio.timeout(self._deadlines.first_token_s) as limit:
                 async with self._providers[call.route.provider].open(call.route, call.request) as chunks:
                     await self._pass_on(call, chunks, progress, write, limit)
-        except (TimeoutError, ProviderError) as failure:
-            if len(progress.finished) >= call.request.choice_count:
-                return
-            if isinstance(failure, TimeoutError):
-                raise ProviderTimeout(self._too_late(call)) from None
+        except _NotWritten:
             raise
+        except ProviderError:
+            if not _is_whole(call, progress):
+                raise
+        except TimeoutError:
+            if not _is_whole(call, progress):
+                raise ProviderTimeout(self._too_late(call)) from None
+        except Exception as defect:
+            self._publish(DefectFound(thread_id=progress.thread_id, error=defect))
+            if not _is_whole(call, progress):
+                raise ProviderUnreadable from defect
 
     async def _pass_on(
         self,
@@ -145,22 +167,24 @@ class Calls:
         limit: asyncio.Timeout,
     ) -> None:
         """Write those of `chunks` that are part of the answer, and new; each puts off `limit`."""
-        loop, stall_s, splice = asyncio.get_running_loop(), self._deadlines.stall_s, call.splice
+        loop, stall_s, splice, is_firm = asyncio.get_running_loop(), self._deadlines.stall_s, call.splice, False
         began_s, share = loop.time(), Share(route=call.route, request=call.request)
         async for chunk in chunks:
             share.usage = chunk.usage or share.usage
-            if not chunk.is_answer:
-                continue
-            if call.share is None:
-                await self._begin(call, share, progress, loop.time() - began_s)
-            limit.reschedule(loop.time() + stall_s)
-            share.chunks.append(chunk)
-            for new in (chunk,) if splice is None else _joined(splice, chunk):
-                progress.came(new)
-                await write(new)
+            if chunk.is_answer:
+                is_firm = chunk.is_end and call.share is not None
+                if call.share is None:
+                    await self._begin(call, share, progress, loop.time() - began_s)
+                limit.reschedule(loop.time() + stall_s)
+                share.chunks.append(chunk)
+                for new in _parted(chunk) if splice is None else _joined(splice, chunk):
+                    progress.came(new)
+                    await _written(write(new))
+            if is_firm and _is_whole(call, progress):
+                limit.reschedule(loop.time() + (END_S if share.usage else SETTLE_S))
         if splice is not None and not progress.finished and (rest := splice.finish()):
             progress.came(Chunk(rest))
-            await write(Chunk(rest))
+            await _written(write(Chunk(rest)))
 
     async def _begin(self, call: Call, share: Share, progress: Progress, seconds: float) -> None:
         """The call has its first chunk, after so many seconds."""
@@ -168,7 +192,7 @@ class Calls:
             call.permit.success()
         self._on_first_token(call.route, seconds)
         if call.on_first is not None:
-            await call.on_first()
+            await _written(call.on_first())
         call.share = share
         progress.shares.append(share)
 
@@ -176,6 +200,43 @@ class Calls:
         if call.share is not None:
             return f"sent nothing for {self._deadlines.stall_s:g} s"
         return f"sent no first token within {self._deadlines.first_token_s:g} s"
+
+
+class _NotWritten(Exception):
+    """Writing failed with `error`, which is none of the provider's."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+async def _written(writing: Awaitable[None]) -> None:
+    try:
+        await writing
+    except Exception as error:
+        raise _NotWritten(error) from error
+
+
+def _check_fitness(call: Call) -> None:
+    """The route gives as many choices as are asked for.
+
+    Raises:
+        RouteUnfit: it does not.
+    """
+    most = call.route.max_choices
+    if most is not None and call.request.choice_count > most:
+        raise RouteUnfit(f"gives no more choices than {most}")
+
+
+def _is_whole(call: Call, progress: Progress) -> bool:
+    return len(progress.finished) >= call.request.choice_count
+
+
+def _parted(chunk: Chunk) -> Sequence[Chunk]:
+    """`chunk`, its finish reason by itself: as OpenAI does, and as some clients need it to see the last text."""
+    if not chunk.finish_reason or chunk.is_end:
+        return (chunk,)
+    return replace(chunk, finish_reason=None), Chunk(finish_reason=chunk.finish_reason, index=chunk.index)
 
 
 def _joined(splice: Splice, chunk: Chunk) -> Iterator[Chunk]:

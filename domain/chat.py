@@ -16,6 +16,12 @@ Message: TypeAlias = Mapping[str, Json]
 WHOLE_REASONS = frozenset({"stop", "length", "tool_calls", "function_call"})
 """The finish reasons of an answer that ended by itself, and may be kept; not those of a filter."""
 
+REMARKS = frozenset({"content_filter_results", "content_filter_offsets"})
+"""What a choice may have that is nothing of the answer: how a filter has found the text beside it.
+
+Source: learn.microsoft.com, Azure OpenAI, "Content filter annotations", as known 2026-11.
+"""
+
 
 @value
 class Caller:
@@ -111,4 +117,14 @@ class Chunk:
     @property
     def is_answer(self) -> bool:
         """Whether a reader of the answer would miss this chunk."""
-        return bool(self.content or self.finish_reason or self.delta or self.choice)
+        return bool(self.content or self.finish_reason or self.is_more_than_text)
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it says that its choice has finished, and nothing else."""
+        return bool(self.finish_reason) and not (self.content or self.is_more_than_text)
+
+    @property
+    def is_more_than_text(self) -> bool:
+        """Whether it has tool calls, thoughts, logprobs, …: something of the answer that is not its text."""
+        return bool(self.delta) or not REMARKS.issuperset(self.choice or ())

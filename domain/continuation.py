@@ -31,7 +31,7 @@ def can_continue(request: ChatRequest, records: Iterable[Record]) -> bool:
         return True
     if request.choice_count > 1 or not _SHAPED.isdisjoint(request.options):
         return False
-    return not any(chunk.delta or chunk.choice or chunk.index for chunk in chunks)
+    return not any(chunk.is_more_than_text or chunk.index for chunk in chunks)
 
 
 def continued(request: ChatRequest, text: str, prefill: Prefill) -> ChatRequest:

@@ -36,7 +36,8 @@ WeirError                      carries a `code` of the public contract
     ├── ProviderUnauthorized   our key is bad
     ├── ProviderMisconfigured  the route's model, or what else we have set up, is wrong
     ├── ProviderFull           has as many calls open as it may
-    ├── RouteUnfit             the route cannot express this request
+    ├── ProviderUnreadable     answered, and a defect of ours keeps us from reading it
+    ├── RouteUnfit             the route cannot take this request; another may
     ├── Unaligned              went on with an answer, but not where it was
     └── ProviderRejected       this very request is refused; another route would refuse it too
         └── ContextTooLong     but not one with a larger context
@@ -333,6 +334,10 @@ class CircuitOpen(WeirError):
         self.retry_after_s = retry_after_s
 
 
+MAX_REST_S = 3600.0
+"""How long a provider is believed to want rest: one that asks for more may have meant another clock."""
+
+
 class ProviderError(WeirError):
     """One attempt at the provider failed; `reason` is our sentence, without the provider's secrets."""
 
@@ -354,11 +359,11 @@ class ProviderOverloaded(ProviderError):
 
 
 class ProviderDeferred(ProviderOverloaded):
-    """The provider asks to be called again in `retry_after_s` seconds, and not before."""
+    """The provider asks to be called again in `retry_after_s` seconds, MAX_REST_S at most, and not before."""
 
     def __init__(self, reason: str, retry_after_s: float) -> None:
         super().__init__(reason)
-        self.retry_after_s: float = retry_after_s
+        self.retry_after_s: float = min(retry_after_s, MAX_REST_S)
 
 
 class ProviderTimeout(ProviderError):
@@ -383,8 +388,20 @@ class ProviderFull(ProviderError):
         super().__init__(self.sentence)
 
 
+class ProviderUnreadable(ProviderError):
+    """Reading what the provider gave failed in a way that nobody had thought of: a defect of ours, which is told."""
+
+    sentence: ClassVar[str] = "gave something that could not be read"
+
+    def __init__(self) -> None:
+        super().__init__(self.sentence)
+
+
 class RouteUnfit(ProviderError):
-    """The provider's own API has no words for something in this request; the provider was not asked."""
+    """The route cannot take this very request: for want of words, for its choices, or for its size by our limits.
+
+    It says nothing of the provider, and another route may take the request.
+    """
 
 
 class Unaligned(ProviderError):

@@ -14,6 +14,7 @@ from domain.calls import Call, Calls, Write
 from domain.chat import ChatRequest
 from domain.continuation import can_continue, continued
 from domain.errors import (
+    MAX_REST_S,
     CircuitOpen,
     ProviderDeferred,
     ProviderError,
@@ -31,9 +32,6 @@ from domain.reactions import Elsewhere, Here, reaction_to
 from domain.retrying import Delays, RetryBudget, RetryPolicy
 from domain.selection import Prefill, Route
 from domain.splice import Splice
-
-MAX_REST_S = 3600.0
-"""How long a route is left alone at most because it has asked for it: it may have meant another clock."""
 
 
 class Failover:
@@ -78,9 +76,13 @@ class Failover:
             StreamInterrupted: the answer was lost after its first chunk, and nobody could go on.
         """
         try:
-            async with asyncio.timeout(self._total_s):
+            async with asyncio.timeout(self._total_s) as limit:
                 await self._first_to_answer(request, routes, progress, write)
         except TimeoutError:
+            if not limit.expired():
+                raise
+            if len(progress.finished) >= request.choice_count:
+                return
             if progress.chunks:
                 raise StreamInterrupted(f"The answer was not whole after {self._total_s:g} s.") from None
             raise UpstreamTimeout(tuple(progress.attempts)) from None

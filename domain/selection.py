@@ -24,7 +24,8 @@ class Route:
     """One way to have a model's answer: a provider and its own name for the model.
 
     Prices are US dollars for a million tokens. `weight` is the route's share under WEIGHTED. `context_tokens` is how
-    many tokens question and answer may have together; None: not known.
+    many tokens question and answer may have together; None: not known. `max_choices` is how many answers a call may ask
+    for at once; None: any number.
     """
 
     provider: str
@@ -34,6 +35,7 @@ class Route:
     weight: int = 1
     prefill: Prefill = Prefill.NONE
     context_tokens: int | None = None
+    max_choices: int | None = None
 
     def cost_usd(self, prompt_tokens: int, completion_tokens: int) -> float:
         """The price of so many tokens on this route."""

@@ -152,7 +152,7 @@ class Accepted(Enum):
 
 
 ACCEPTED: Literal[Accepted.ACCEPTED] = Accepted.ACCEPTED
-Step = Chunk | ProviderError | asyncio.Event | Accepted
+Step = Chunk | Exception | asyncio.Event | Accepted
 
 
 class ScriptedProvider:
@@ -216,7 +216,7 @@ async def _play(script: Sequence[Step], choice_count: int) -> AsyncIterator[Chun
         raise ProviderUnavailable("ended without a finish reason")
 
 
-async def _suffer(step: ProviderError | asyncio.Event) -> None:
-    if isinstance(step, ProviderError):
+async def _suffer(step: Exception | asyncio.Event) -> None:
+    if isinstance(step, Exception):
         raise step
     await step.wait()

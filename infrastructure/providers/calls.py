@@ -1,25 +1,65 @@
 """Calls to one provider, each a stream that may last for minutes: what is not needed meanwhile is not kept."""
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
 from urllib.request import getproxies
 
 import aiohttp
 import httpx2
+import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 _KEEPALIVE_S = 30.0
+
+ERROR_BYTES = 64 * 1024
+ERROR_S = 0.5
+"""Of an error's body so much is read, in so many seconds, from its headers on."""
 
 _NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 
 
 class Reply(aiohttp.ClientResponse):
-    """A response whose headers can be forgotten: nobody reads them while the stream lasts."""
+    """A response whose headers can be forgotten: nobody reads them while the stream lasts.
+
+    What tells an error is its status: its body is read as far as that goes, and may be without sense or end.
+    """
+
+    async def read(self) -> bytes:
+        """The body; of an error's as much as ERROR_BYTES and ERROR_S allow."""
+        if self.status == HTTPStatus.OK:
+            return await super().read()
+        try:
+            self._body = self._body or await _beginning(self.content)
+        finally:
+            self.close()
+        return self._body
+
+    async def json(self, **options: Any) -> Any:
+        """What the body says; None: it is an error's that cannot be read."""
+        if self.status == HTTPStatus.OK:
+            return await super().json(**options)
+        try:
+            return msgspec.json.decode(await self.read())
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return None
 
     def forget_headers(self) -> None:
         """The headers have been read."""
         self._headers = _NO_HEADERS
         self._raw_headers = ()
         self._cache.clear()
+
+
+async def _beginning(content: aiohttp.StreamReader) -> bytes:
+    read = bytearray()
+    with suppress(TimeoutError, aiohttp.ClientError, OSError):
+        async with asyncio.timeout(ERROR_S):
+            while len(read) < ERROR_BYTES and (data := await content.read(ERROR_BYTES - len(read))):
+                read += data
+    return bytes(read)
 
 
 class Calls:

@@ -13,6 +13,7 @@ from google.genai.types import HttpOptions, HttpRetryOptions
 
 from domain.chat import ChatRequest, Chunk
 from domain.selection import Route
+from infrastructure.providers.calls import Reply
 from infrastructure.providers.connections import connection_error
 from infrastructure.providers.gemini_chunks import GeminiReader
 from infrastructure.providers.gemini_errors import status_error
@@ -89,7 +90,9 @@ class GeminiProvider:
         """The SDK's own client, with a session that bounds connecting; a session is made where a loop runs."""
         api = self._client._api_client  # noqa: SLF001 - see _post
         if self._session is None:
-            self._session = aiohttp.ClientSession(connector=_Connector(self._connect_timeout_s), trust_env=True)
+            self._session = aiohttp.ClientSession(
+                connector=_Connector(self._connect_timeout_s), trust_env=True, response_class=Reply
+            )
             api._http_options.aiohttp_client = self._session  # noqa: SLF001 - see _post
         return api
 

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -120,6 +121,20 @@ class GeminiReader:
             raise ProviderRejected(f"refused the prompt: {event.prompt_feedback.block_reason}")
 
     def _candidate(self, candidate: Candidate) -> Iterator[Chunk]:
+        """What it says; a finish reason that stands beside something stands beside the last of it."""
+        said, reason = list(self._said(candidate)), candidate.finish_reason
+        if not reason or reason == UNSPECIFIED:
+            yield from said
+        elif reason in FINISH_REASONS:
+            self._has_finished = True
+            *before, last = said or (Chunk(index=candidate.index),)
+            yield from before
+            yield replace(last, finish_reason=self._finish_reason(reason, candidate.index))
+        else:
+            yield from said
+            raise ProviderUnavailable(f"ended the answer with {reason}")
+
+    def _said(self, candidate: Candidate) -> Iterator[Chunk]:
         index = candidate.index
         for part in (candidate.content and candidate.content.parts) or ():
             if part.function_call is not None:
@@ -128,9 +143,6 @@ class GeminiReader:
                 yield Chunk(index=index, delta={"reasoning_content": part.text})
             elif part.text:
                 yield Chunk(part.text, index=index)
-        if candidate.finish_reason and candidate.finish_reason != UNSPECIFIED:
-            self._has_finished = True
-            yield Chunk(finish_reason=self._finish_reason(candidate.finish_reason, index), index=index)
 
     def _call(self, part: Part, call: FunctionCall, index: int) -> dict[str, Json]:
         position = self._call_counts.get(index, 0)
@@ -148,9 +160,7 @@ class GeminiReader:
         return {**said, "extra_content": {"google": {"thought_signature": part.thought_signature}}}
 
     def _finish_reason(self, reason: str, index: int) -> str:
-        said = FINISH_REASONS.get(reason)
-        if said is None:
-            raise ProviderUnavailable(f"ended the answer with {reason}")
+        said = FINISH_REASONS[reason]
         return "tool_calls" if said == "stop" and index in self._call_counts else said
 
 

@@ -76,8 +76,18 @@ def _chunk(choice: dict[str, Json]) -> Chunk | None:
 
 
 def _said(fields: dict[str, Json]) -> dict[str, Json] | None:
-    """The fields that have a value; None: there is none."""
-    return {name: value for name, value in fields.items() if value is not None} or None
+    """The fields that say something; None: there is none.
+
+    Many servers open with empty ones: DeepSeek's reasoners with `"reasoning_content": ""`, others with no tool calls.
+    """
+    return {name: value for name, value in fields.items() if not _is_empty(value)} or None
+
+
+def _is_empty(value: Json) -> bool:
+    """Whether there is nothing in it, however deep."""
+    if isinstance(value, dict):
+        return all(map(_is_empty, value.values()))
+    return all(map(_is_empty, value)) if isinstance(value, list) else value is None or value == ""
 
 
 def _usage(counts: dict[str, Json]) -> Usage:

@@ -1,6 +1,7 @@
 """What OpenAI's error codes mean, as the HTTP status that would say the same."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 
 import msgspec
 
@@ -41,9 +42,18 @@ def status_error(code: int, headers: Mapping[str, str], body: bytes, model: str 
     told = _told(body)
     message = str(told.get("message") or "").replace(api_key, "[key]")
     name = str(told.get("code"))
-    status = MESSAGES.get(message) or CODES.get(name, code)
+    status = MESSAGES.get(message) or CODES.get(name) or _status(code, told.get("param"))
     wait_s = retry_after_s(headers)
     return refusal_error(Refusal(status=status, model=model, message=message, code=name, retry_after_s=wait_s))
+
+
+_OURS = (None, "", "None", "model")
+"""The parameters that name nothing in the caller's request. LiteLLM says "None" for none."""
+
+
+def _status(code: int, param: Json) -> int:
+    """What is meant by `code`: not to find what the request names, other than the model, is to find it wrong."""
+    return HTTPStatus.BAD_REQUEST if code == HTTPStatus.NOT_FOUND and param not in _OURS else code
 
 
 def _told(body: bytes) -> dict[str, Json]:

@@ -15,6 +15,7 @@ from domain.errors import (
     ProviderTimeout,
     ProviderUnauthorized,
     ProviderUnavailable,
+    RouteUnfit,
 )
 
 _MAX_MESSAGE_CHARS = 1000
@@ -25,6 +26,13 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 """How providers say that a context is too long; most have no code for it. Source: their errors, as known 2026-11."""
+
+_ABOVE_LIMIT = re.compile(r"request too large", re.IGNORECASE)
+"""How OpenAI says that a request is by itself larger than the tokens a minute that our key may use.
+
+Source: its error "Request too large for gpt-4o … on tokens per min (TPM): Limit 30000, Requested 42000", as known
+2026-11; Groq says the same with 413.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +86,8 @@ def _gave_up(refusal: Refusal) -> ProviderError:
 
 
 def _overloaded(refusal: Refusal) -> ProviderError:
+    if _ABOVE_LIMIT.search(refusal.message):
+        return RouteUnfit("takes no request of this size from us")
     reason = "asks for fewer requests"
     if refusal.retry_after_s is None:
         return ProviderOverloaded(reason)

@@ -30,6 +30,8 @@ def _seconds(value: str | None) -> float | None:
 def _until(value: str | None) -> float | None:
     try:
         moment = parsedate_to_datetime(value or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    return max((moment.astimezone(UTC) - datetime.now(UTC)).total_seconds(), 0.0)
+    if moment.tzinfo is None:  # "-0000", which says that the zone is not told
+        moment = moment.replace(tzinfo=UTC)
+    return max((moment - datetime.now(UTC)).total_seconds(), 0.0)

@@ -10,7 +10,7 @@ import httpx2
 import msgspec
 
 from domain.chat import Chunk
-from domain.errors import ProviderUnavailable
+from domain.errors import ProviderError, ProviderUnavailable, RouteUnfit
 from infrastructure.providers.sse import EventParser
 
 SETTLE_S = 0.02
@@ -41,6 +41,7 @@ async def read_stream(body: AsyncIterator[bytes], reader: Reader, choice_count: 
 
     Raises:
         ProviderUnavailable: it ended or broke off before the answer was whole, or is malformed.
+        RouteUnfit: it is whole, but for choices that were asked for and not begun.
     """
     answer = _Answer(reader, choice_count)
     try:
@@ -56,7 +57,7 @@ async def read_stream(body: AsyncIterator[bytes], reader: Reader, choice_count: 
     for chunk in answer.close():
         yield chunk
     if not answer.is_whole:
-        raise ProviderUnavailable("ended without a finish reason")
+        raise answer.shortcoming()
 
 
 async def settle(body: AsyncIterator[bytes]) -> None:
@@ -73,7 +74,7 @@ async def settle(body: AsyncIterator[bytes]) -> None:
 class _Answer:
     """What has been said so far. Does no I/O."""
 
-    __slots__ = ("_begun", "_choice_count", "_finished", "_has_content", "_parser", "_reader")
+    __slots__ = ("_begun", "_choice_count", "_finished", "_parser", "_reader")
 
     def __init__(self, reader: Reader, choice_count: int) -> None:
         self._reader = reader
@@ -81,18 +82,21 @@ class _Answer:
         self._choice_count = choice_count
         self._begun: set[int] = set()
         self._finished: frozenset[int] = frozenset()
-        self._has_content = False
 
     @property
     def is_whole(self) -> bool:
         """Whether all choices that were asked for, and all that were begun, have finished.
 
-        An end mark stands for the finish reason of a single choice that has content; it never stands for a choice.
+        An end mark stands for no finish reason: proxies send it too when the server behind them has broken off.
         """
-        if self._begun == self._finished and len(self._finished) >= self._choice_count:
-            return True
-        is_single = self._choice_count == len(self._begun) == 1
-        return self._reader.has_ended and is_single and self._has_content
+        return self._begun == self._finished and len(self._finished) >= self._choice_count
+
+    def shortcoming(self) -> ProviderError:
+        """Why an answer that has ended is not whole."""
+        count = len(self._finished)
+        if count and self._begun == self._finished:
+            return RouteUnfit(f"gave {count} of {self._choice_count} choices")
+        return ProviderUnavailable("ended without a finish reason")
 
     def feed(self, data: bytes) -> Iterator[Chunk]:
         """The chunks that `data` completes; those before a malformed event still come."""
@@ -117,10 +121,8 @@ class _Answer:
     def _count(self, chunk: Chunk) -> None:
         if chunk.is_answer:
             self._begun.add(chunk.index)
-        if chunk.content:
-            self._has_content = True
-            if self._finished:
-                self._finished -= {chunk.index}
+        if chunk.content and self._finished:
+            self._finished -= {chunk.index}
         if chunk.finish_reason is not None:
             self._finished |= {chunk.index}
 

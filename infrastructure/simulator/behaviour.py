@@ -27,14 +27,19 @@ class Fault(StrEnum):
     MALFORMED = "malformed"
     ERROR_EVENT = "error_event"
     NO_FINISH = "no_finish"
+    DONE_UNFINISHED = "done_unfinished"
+    HELD_OPEN = "held_open"
+    ENDLESS_ERROR = "endless_error"
     EMPTY = "empty"
     CONTEXT_LENGTH = "context_length"
     CONTENT_FILTER = "content_filter"
     QUOTA = "quota"
+    ABOVE_LIMIT = "above_limit"
     BAD_REQUEST = "400"
     UNAUTHORIZED = "401"
     FORBIDDEN = "403"
     NOT_FOUND = "404"
+    NOT_ALLOWED = "405"
     TIMEOUT = "408"
     CONFLICT = "409"
     TOO_LARGE = "413"
@@ -44,6 +49,18 @@ class Fault(StrEnum):
     BAD_GATEWAY = "502"
     UNAVAILABLE = "503"
     OVERLOADED = "529"
+
+
+class Clock(StrEnum):
+    """How an error says when to come back.
+
+    SECONDS: in seconds, as the provider does. DATE: as a date, in a header. LAST_DATE: as the last date there is, in a
+    zone where it is an hour later yet.
+    """
+
+    SECONDS = "seconds"
+    DATE = "date"
+    LAST_DATE = "last_date"
 
 
 class WrongBehaviour(ValueError):
@@ -65,6 +82,9 @@ class Behaviour:
         continues: how it goes on with an answer that has begun.
         at: tokens sent before the fault; None means 5.
         retry_after_s: how long an error tells the client to wait.
+        retry_after_as: in which form it does.
+        choices: how many it gives at most, however many are asked for.
+        remarks: beside each text stands how a filter has found it, as at Azure.
     """
 
     ttft_s: float = 0.005
@@ -79,6 +99,9 @@ class Behaviour:
     fault: Fault | None = None
     at: int | None = None
     retry_after_s: float | None = None
+    retry_after_as: Clock = Clock.SECONDS
+    choices: int | None = None
+    remarks: bool = False
 
     @property
     def position(self) -> int:
@@ -165,6 +188,10 @@ def _continuing(value: object) -> Continuing:
     return Continuing(str(value))
 
 
+def _clock(value: object) -> Clock:
+    return Clock(str(value))
+
+
 _Reader = Callable[[object], object]
 
 
@@ -180,9 +207,12 @@ _FIELDS: Mapping[str, tuple[str, _Reader, str]] = {
     "text": ("text", _text, "a string"),
     "tool_call": ("tool_call", _truth, "true or false"),
     "blocked": ("blocked", _truth, "true or false"),
+    "remarks": ("remarks", _truth, "true or false"),
     "continues": ("continues", _continuing, f"one of {', '.join(Continuing)}"),
     "fault": ("fault", _fault, f"one of {', '.join(Fault)}"),
     "at": ("at", _count, f"a whole number, 0 to {MAX_TOKENS},"),
     "retry_after": ("retry_after_s", _seconds, "a number of seconds, 0 to a day,"),
+    "retry_after_as": ("retry_after_as", _clock, f"one of {', '.join(Clock)}"),
+    "choices": ("choices", _count, f"a whole number, 0 to {MAX_TOKENS},"),
     **_durations(("ttft", "gap", "queued", "keepalive", "retry_after")),
 }

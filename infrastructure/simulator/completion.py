@@ -37,6 +37,7 @@ class Ask:
         begun: what the answer has already, if anything: only the rest is said.
         json_schema: the answer must be JSON of this schema; `{}` is any object.
         is_thinking: the model thinks aloud before it answers.
+        has_remarks: a filter says how it has found what is answered.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Ask:
     tool: Tool | None = None
     json_schema: Json | None = None
     is_thinking: bool = False
+    has_remarks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

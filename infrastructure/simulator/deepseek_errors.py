@@ -14,6 +14,7 @@ ERRORS: dict[Fault, OpenAIError] = {
     Fault.UNAUTHORIZED: OpenAIError(401, "authentication_error", _CODE, "Authentication Fails (no such user)"),
     Fault.FORBIDDEN: OpenAIError(403, "permission_error", _CODE, "Access is not allowed from this address"),
     Fault.NOT_FOUND: OpenAIError(404, _CODE, _CODE, "Not Found"),
+    Fault.NOT_ALLOWED: OpenAIError(405, _CODE, _CODE, "Method Not Allowed"),
     Fault.TIMEOUT: OpenAIError(408, _SERVICE, _SERVICE, "Request timed out"),
     Fault.CONFLICT: OpenAIError(409, _CODE, _CODE, "Conflict"),
     Fault.TOO_LARGE: OpenAIError(413, _CODE, _CODE, "Payload Too Large"),

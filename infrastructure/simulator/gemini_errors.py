@@ -92,6 +92,7 @@ ERRORS: dict[Fault, GeminiError] = {
         "models/{model} is not found for API version v1beta, or is not supported for generateContent. Call ListModels "
         "to see the list of available models and their supported methods.",
     ),
+    Fault.NOT_ALLOWED: GeminiError(405, "UNIMPLEMENTED", "The requested method is not supported."),
     Fault.TIMEOUT: GeminiError(408, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete."),
     Fault.CONFLICT: GeminiError(409, "ABORTED", "The operation was aborted."),
     Fault.TOO_LARGE: GeminiError(

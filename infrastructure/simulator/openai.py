@@ -20,6 +20,8 @@ from infrastructure.simulator.script import Script, chunked
 
 _INVALID = "invalid_request_error"
 _SHOWN_AT_EACH_END = 4
+_FOUND = {"filtered": False, "severity": "safe"}
+_REMARKS: Json = {"content_filter_results": dict.fromkeys(("hate", "self_harm", "sexual", "violence"), _FOUND)}
 _MALFORMED = chunked(b'data: {"id":"chatcmpl-","object":"chat.completion.chunk","choices":[{"index":0,"del\n\n')
 
 
@@ -102,6 +104,7 @@ class OpenAI:
         chunks = Chunks(
             envelope=self._envelope("chat.completion.chunk", ask),
             trailer={"usage": None} if ask.include_usage else {},
+            beside=_REMARKS if ask.has_remarks else {},
             is_padded=ask.obfuscate,
         )
         opening = self._opening(answer)
@@ -109,7 +112,8 @@ class OpenAI:
             opening=b"".join(chunks.one(opening, index=index) for index in range(len(answer.choices))),
             steps=self._steps(chunks, answer),
             count=answer.steps,
-            closing=self._closing(chunks, ask, answer) + DONE,
+            closing=self._closing(chunks, ask, answer),
+            end_mark=DONE,
             malformed=_MALFORMED,
             error_event=event(self.errors[Fault.SERVER_ERROR].value()),
             tokens_per_step=len(answer.choices),

@@ -1,7 +1,7 @@
 """chat.completion.chunk objects: whatever stays the same within one response is encoded once."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -29,11 +29,13 @@ class Chunks:
     Attributes:
         envelope: the fields around `choices`.
         trailer: those after it.
+        beside: those of each choice beside its delta.
         is_padded: add OpenAI's `obfuscation`, which hides from eavesdroppers how long a token is.
     """
 
     envelope: Json
     trailer: Json
+    beside: Json = field(default_factory=dict)
     is_padded: bool = False
 
     def one(self, delta: Json, *, index: int = 0, finish: str | None = None, usage: Json | None = None) -> bytes:
@@ -49,7 +51,7 @@ class Chunks:
         return _plain(words, b"data: " + head, tail + b"\n\n\r\n")
 
     def _value(self, delta: Json, index: int, finish: str | None) -> Json:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish, **self.beside}
         return {**self.envelope, "choices": [choice], **self.trailer}
 
     def _padded(self, words: Iterable[str], head: bytes, tail: bytes) -> Iterator[bytes]:

@@ -67,6 +67,7 @@ ERRORS: dict[Fault, OpenAIError] = {
         "model_not_found",
         "The model `{model}` does not exist or you do not have access to it.",
     ),
+    Fault.NOT_ALLOWED: OpenAIError(405, _INVALID, None, "Not allowed to POST here."),
     Fault.TIMEOUT: OpenAIError(408, _SERVER, "request_timeout", "Request timed out."),
     Fault.CONFLICT: OpenAIError(409, _INVALID, "conflict", "The resource was updated by another request."),
     Fault.TOO_LARGE: OpenAIError(413, _INVALID, "request_too_large", "Request body is too large."),
@@ -98,6 +99,14 @@ ERRORS: dict[Fault, OpenAIError] = {
         _INVALID,
         "content_policy_violation",
         "Your request was rejected as a result of our safety system.",
+    ),
+    Fault.ABOVE_LIMIT: OpenAIError(
+        429,
+        "tokens",
+        "rate_limit_exceeded",
+        "Request too large for {model} in organization org-simulated on tokens per min (TPM): Limit 30000, Requested "
+        "42000. The input or output tokens must be reduced in order to run successfully. Visit "
+        "https://platform.openai.com/account/rate-limits to learn more.",
     ),
     Fault.QUOTA: OpenAIError(
         429,

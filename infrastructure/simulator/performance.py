@@ -2,16 +2,23 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import partial
+from http import HTTPStatus
+from typing import NoReturn
 
 import msgspec
 from aiohttp import web
 
-from infrastructure.simulator.behaviour import Behaviour, Fault
+from infrastructure.simulator.behaviour import Behaviour, Clock, Fault
 from infrastructure.simulator.completion import Ask, answer
-from infrastructure.simulator.dialect import Dialect, Refused
+from infrastructure.simulator.dialect import Dialect, Refusal, Refused
 from infrastructure.simulator.script import Script, chunked, stage
 from infrastructure.simulator.streaming import murmur, play, reset, silence
+
+_LAST_DATE = "Fri, 31 Dec 9999 23:59:59 -0100"
 
 OnTokens = Callable[[int], None]
 
@@ -26,6 +33,8 @@ async def perform(
         ConnectionBroken: the behaviour broke the connection.
     """
     await _fail_before_answering(request, dialect, ask, behaviour)
+    choices = ask.choices if behaviour.choices is None else min(ask.choices, behaviour.choices)
+    ask = replace(ask, choices=choices, has_remarks=behaviour.remarks)
     if ask.stream:
         return await _stream(request, dialect, ask, behaviour, on_tokens)
     return await _whole(request, dialect, ask, behaviour, on_tokens)
@@ -37,13 +46,38 @@ async def _fail_before_answering(request: web.Request, dialect: Dialect, ask: As
         await silence()
     if fault is Fault.ERROR_EVENT and not ask.stream:
         fault = Fault.SERVER_ERROR
-    refusal = dialect.refusal(fault, ask.model, behaviour.retry_after_s) if fault else None
+    refusal = _refusal(dialect, fault, ask.model, behaviour) if fault else None
     if refusal or fault is Fault.RESET:
         await asyncio.sleep(behaviour.queued_s + behaviour.ttft_s)
     if refusal:
         raise Refused(refusal)
     if fault is Fault.RESET:
         reset(request)
+    if fault is Fault.ENDLESS_ERROR:
+        await _fail_without_end(request, dialect)
+
+
+def _refusal(dialect: Dialect, fault: Fault, model: str, behaviour: Behaviour) -> Refusal | None:
+    """The error that `fault` is; a date to come back at stands in the header that HTTP has for it."""
+    if behaviour.retry_after_as is Clock.SECONDS:
+        return dialect.refusal(fault, model, behaviour.retry_after_s)
+    refusal = dialect.refusal(fault, model, None)
+    date = _LAST_DATE if behaviour.retry_after_as is Clock.LAST_DATE else _date_in(behaviour.retry_after_s or 0.0)
+    return refusal and replace(refusal, headers={**refusal.headers, "retry-after": date})
+
+
+def _date_in(seconds: float) -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+async def _fail_without_end(request: web.Request, dialect: Dialect) -> NoReturn:
+    """Say in the headers that the request has failed, and never all of why."""
+    response = web.StreamResponse(status=HTTPStatus.INTERNAL_SERVER_ERROR, headers=dialect.headers())
+    response.content_type = "application/json"
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    await response.write(b'{"error": {"message": "The server had an error, and ')
+    await silence()
 
 
 async def _stream(

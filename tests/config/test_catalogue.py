@@ -102,6 +102,7 @@ def test_the_shipped_gpt_4o_mini_is_the_one_of_the_contract():
                 weight=1,
                 context_tokens=128_000,
                 prefill=Prefill.DEEPSEEK,
+                max_choices=1,
             ),
             Route(
                 provider="gemini",
@@ -111,6 +112,7 @@ def test_the_shipped_gpt_4o_mini_is_the_one_of_the_contract():
                 weight=1,
                 context_tokens=1_048_576,
                 prefill=Prefill.ASSISTANT,
+                max_choices=1,
             ),
         ),
     )
@@ -159,6 +161,22 @@ def test_a_provider_says_how_many_calls_it_takes_at_once(catalogue_file):
     catalogue_file.write_text(with_provider("max_concurrency = 8"))
 
     assert read_catalogue(catalogue_file, KEYS).providers["openai"].max_concurrency == 8
+
+
+def test_a_provider_says_how_many_answers_a_call_may_ask_for_and_so_do_its_routes(catalogue_file):
+    catalogue_file.write_text(with_provider("max_choices = 4"))
+    catalogue = read_catalogue(catalogue_file, KEYS)
+
+    assert catalogue.providers["openai"].max_choices == 4
+    assert [route.max_choices for model in catalogue.models.values() for route in model.routes] == [4]
+
+
+def test_of_the_shipped_providers_openai_alone_gives_several_answers():
+    """DeepSeek takes no notice of n, and Gemini streams one whatever it is asked."""
+    models = read_catalogue(None, KEYS).models.values()
+
+    most = {(route.provider, route.max_choices) for model in models for route in model.routes}
+    assert most == {("openai", None), ("deepseek", 1), ("gemini", 1)}
 
 
 def test_a_provider_without_a_key_is_left_out_with_its_routes_and_that_is_said():
@@ -251,7 +269,7 @@ ONE_PROBLEM = {
     "unknown table": (f"{PROVIDER}{MODEL}[modles]\n", "modles: not a known key; one of models, providers"),
     "unknown key of a provider": (
         with_provider("timeout_s = 3"),
-        "providers.openai.timeout_s: not a known key; one of api_key_env, base_url, kind, max_concurrency",
+        "providers.openai.timeout_s: not a known key; one of api_key_env, base_url, kind, max_choices, max_concurrency",
     ),
     "unknown key of a model": (
         PROVIDER + MODEL + 'stategy = "priority"',
@@ -332,6 +350,10 @@ ONE_PROBLEM = {
     "calls as text": (
         with_provider('max_concurrency = "8"'),
         "providers.openai.max_concurrency='8': a whole number of calls from 1 to 1000000",
+    ),
+    "no answer allowed": (
+        with_provider("max_choices = 0"),
+        "providers.openai.max_choices=0: a whole number of answers from 1 to 128",
     ),
     "weight in parts": (with_route("weight = 1.5"), f"{PLACE}.weight=1.5: a whole number from 1 to 1000000"),
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 
 import pytest
 
@@ -19,20 +20,23 @@ from domain.errors import (
     ProviderTimeout,
     ProviderUnauthorized,
     ProviderUnavailable,
+    ProviderUnreadable,
     RequestRejected,
     RouteUnfit,
     StreamInterrupted,
     UpstreamTimeout,
 )
-from domain.events import CircuitChanged, FailedOver
-from domain.generation import State
+from domain.events import CircuitChanged, DefectFound, FailedOver
+from domain.generation import StaleEpoch, State
 from domain.retrying import RetryPolicy
+from domain.selection import Route
 from tests.domain.failing import ATTEMPTS, BACKOFFS_S, REQUEST, ROUTES, STOP, WHOLE, Subject
 from tests.fakes import ACCEPTED
 from tests.loops import settle
 
 pytestmark = pytest.mark.anyio
 
+USAGE = Usage(prompt_tokens=1_000_000, completion_tokens=2_000_000, total_tokens=3_000_000)
 REACTIONS = [  # failure, whether it is retried here, whether the next route is asked, whether the circuit counts it
     (ProviderUnavailable("is down"), True, True, True),
     (ProviderOverloaded("is busy"), True, True, True),
@@ -42,6 +46,7 @@ REACTIONS = [  # failure, whether it is retried here, whether the next route is 
     (ProviderTimeout("is silent"), False, True, True),
     (ProviderUnauthorized("does not take our key"), False, True, True),
     (ProviderMisconfigured("has no such model"), False, True, True),
+    (ProviderUnreadable(), False, True, True),
     (RouteUnfit("has no words for it"), False, True, False),
     (ProviderRejected("finds it too long", 422), False, False, False),
 ]
@@ -53,6 +58,7 @@ OUTCOMES = {
     ProviderSaturated: "saturated",
     ProviderTimeout: "timeout",
     ProviderMisconfigured: "misconfigured",
+    ProviderUnreadable: "defect",
     RouteUnfit: "route_unfit",
     ProviderRejected: "rejected",
 }
@@ -259,16 +265,83 @@ async def test_a_stall_after_the_first_token_interrupts_the_stream():
 
 
 async def test_a_provider_that_is_silent_after_the_whole_answer_has_answered():
-    """Its usage and end mark are not worth an error."""
-    subject = Subject(
-        (*WHOLE, asyncio.Event(), Chunk(usage=Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2)))
-    )
+    """Its usage and end mark are not worth an error, nor a long wait."""
+    subject = Subject((*WHOLE, asyncio.Event(), Chunk(usage=USAGE)))
 
     await subject.answer()
 
-    assert subject.loop.time() == 4.0
+    assert subject.loop.time() == 0.25
     assert subject.outcomes == [("a", "ok", None)]
     assert subject.breakers.told["a"] == ["success", "abandon"]
+
+
+@pytest.mark.parametrize("end", [(STOP, Chunk(usage=USAGE)), (Chunk("", "stop", usage=USAGE),)])
+async def test_a_provider_that_is_silent_after_the_usage_too_delays_nothing(end):
+    """Whatever it holds its connection open for."""
+    subject = Subject((Chunk("x"), *end, asyncio.Event()))
+
+    await subject.answer()
+
+    assert subject.loop.time() == 0.02
+    assert subject.progress.sealed(State.DONE).usage == USAGE
+    assert subject.outcomes == [("a", "ok", None)]
+
+
+async def test_what_comes_behind_a_finish_reason_in_time_is_part_of_the_answer():
+    """It has to finish again, in the usual time."""
+    behind, second = asyncio.Event(), asyncio.Event()
+    subject = Subject((*WHOLE, behind, Chunk("y"), second, STOP))
+    subject.loop.call_later(0.125, behind.set)
+    subject.loop.call_later(3.0, second.set)
+
+    await subject.answer()
+
+    assert [chunk.content for chunk in subject.chunks] == ["x", "", "y", ""]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        (Chunk("x", "stop"),),
+        (Chunk("x", "stop"), Chunk(usage=USAGE)),
+        (STOP,),
+        (Chunk(delta={"reasoning_content": "hm"}, finish_reason="stop"),),
+    ],
+)
+async def test_a_finish_reason_beside_text_or_before_any_is_no_promise_that_nothing_comes(first):
+    """Some servers say it with every text: half an answer would pass for the whole, and be kept."""
+    second, third = asyncio.Event(), asyncio.Event()
+    subject = Subject((*first, second, Chunk("y", "stop"), third, Chunk("z", "stop")))
+    subject.loop.call_later(3.0, second.set)
+    subject.loop.call_later(6.0, third.set)
+
+    await subject.answer()
+
+    assert subject.text.endswith("yz")
+    assert subject.outcomes == [("a", "ok", None)]
+
+
+async def test_a_finish_reason_beside_text_is_written_behind_it():
+    """Some clients read nothing of a chunk that has one."""
+    subject = Subject((Chunk("x", "stop"),))
+
+    await subject.answer()
+
+    assert subject.chunks == list(WHOLE)
+
+
+@pytest.mark.parametrize("end", [(), (Chunk(usage=USAGE),)])
+async def test_the_total_deadline_does_not_interrupt_what_is_whole(end):
+    """All of it was sent before."""
+    last = asyncio.Event()
+    deadlines = Deadlines(first_token_s=8.0, stall_s=8.0, total_s=5.0)
+    subject = Subject((Chunk("x"), last, STOP, *end, asyncio.Event()), deadlines=deadlines)
+    subject.loop.call_later(4.99, last.set)
+
+    await subject.answer()
+
+    assert subject.loop.time() == 5.0
+    assert subject.is_left
 
 
 @pytest.mark.parametrize(
@@ -327,9 +400,6 @@ async def test_the_total_deadline_after_the_first_token_interrupts_the_stream():
     assert subject.loop.time() == 10.0
     assert subject.breakers.told["a"] == ["success", "abandon"]
     assert subject.is_left
-
-
-USAGE = Usage(prompt_tokens=1_000_000, completion_tokens=2_000_000, total_tokens=3_000_000)
 
 
 @pytest.mark.parametrize("script", [(Chunk("x"), STOP, Chunk(usage=USAGE)), (Chunk("x", "stop", usage=USAGE),)])
@@ -421,9 +491,44 @@ async def test_a_cancelled_probe_gives_its_place_to_the_next():
     assert subject.breakers.can_try("a/a-1")
 
 
-@pytest.mark.parametrize("defect", [ZeroDivisionError("in an adapter"), KeyError("in an adapter")])
-async def test_a_defect_passes_through_and_says_nothing_of_the_provider(defect):
-    """It is ours; the next route would have it too."""
+@pytest.mark.parametrize("where", ["opening", "reading"])
+@pytest.mark.parametrize("defect", [ZeroDivisionError("in an adapter"), OverflowError("in an adapter")])
+async def test_a_defect_in_an_adapter_is_told_and_the_next_route_answers(defect, where):
+    """One header or event that nobody has thought of must not be the end of every request."""
+    subject = Subject((defect,) if where == "opening" else (ACCEPTED, defect), WHOLE)
+
+    await subject.answer()
+
+    assert subject.calls == {"a": 1, "b": 1}
+    assert subject.changes[1:] == [("failover", "a", "b", "gave something that could not be read")]
+    assert [told.error for told in subject.events.of(DefectFound)] == [defect]
+    assert subject.outcomes[0] == ("a", "defect", "gave something that could not be read")
+    assert subject.breakers.told["a"] == ["failure", "abandon"]
+    assert subject.is_left
+
+
+async def test_a_defect_in_an_adapter_after_the_first_token_is_continued_like_a_cut():
+    subject = Subject((Chunk("x"), ZeroDivisionError("in an adapter")), WHOLE, continues=True)
+
+    await subject.answer()
+
+    assert subject.calls == {"a": 1, "b": 1}
+    assert subject.breakers.told["a"][-2:] == ["failure", "abandon"]
+    assert len(subject.events.of(DefectFound)) == 1
+
+
+async def test_a_defect_in_an_adapter_behind_the_whole_answer_is_told_and_takes_nothing_away():
+    subject = Subject((*WHOLE, ZeroDivisionError("in an adapter")), WHOLE)
+
+    await subject.answer()
+
+    assert subject.calls == {"a": 1, "b": 0}
+    assert len(subject.events.of(DefectFound)) == 1
+
+
+@pytest.mark.parametrize("defect", [TimeoutError("of the log"), KeyError("of the log"), StaleEpoch()])
+async def test_what_writing_fails_with_passes_through_and_says_nothing_of_the_provider(defect):
+    """It is ours; the next route would have it too, and another leader may be at work."""
     subject = Subject(WHOLE, WHOLE)
 
     async def write(record):
@@ -436,7 +541,37 @@ async def test_a_defect_passes_through_and_says_nothing_of_the_provider(defect):
     assert subject.outcomes == [("a", "defect", "a defect of ours")]
     assert subject.breakers.told["a"] == ["success", "abandon"]
     assert subject.calls == {"a": 1, "b": 0}
+    assert subject.events.of(DefectFound) == []
     assert subject.is_left
+
+
+async def test_a_route_that_gives_fewer_choices_than_asked_for_is_not_called():
+    """It would give one and leave the client without the rest, and the circuit would be to blame."""
+    routes = ROUTES | {"a": Route(provider="a", model="a-1", max_choices=1)}
+    subject = Subject(WHOLE, (*WHOLE, Chunk("y", "stop", 1)), routes=routes)
+
+    await subject.answer(ChatRequest(model="m", messages=(), options={"n": 2}))
+
+    assert subject.calls == {"a": 0, "b": 1}
+    assert subject.outcomes[0] == ("a", "route_unfit", "gives no more choices than 1")
+    assert subject.breakers.told["a"] == ["abandon"]
+
+
+async def test_a_route_that_gives_as_many_choices_as_asked_for_is_called():
+    routes = ROUTES | {"a": Route(provider="a", model="a-1", max_choices=2)}
+    subject = Subject((*WHOLE, Chunk("y", "stop", 1)), WHOLE, routes=routes)
+
+    await subject.answer(ChatRequest(model="m", messages=(), options={"n": 2}))
+
+    assert subject.calls == {"a": 1, "b": 0}
+
+
+def test_what_a_provider_asks_for_is_believed_up_to_an_hour():
+    """It is told to clients as well as kept to."""
+    assert [ProviderDeferred("is busy", wish_s).retry_after_s for wish_s in (0, 3600, 3601, 1e308, math.inf)] == [
+        0,
+        *[3600] * 4,
+    ]
 
 
 def test_a_policy_without_an_attempt_cannot_be_built():

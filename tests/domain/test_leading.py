@@ -13,6 +13,7 @@ from domain.generation import Opened, Sealed, State
 from domain.leading import Task
 from domain.progress import Progress
 from domain.tracking import Tracker
+from infrastructure.memory.generation_log import MemoryGenerationLog
 from tests.domain.service import ANN, GRACE_S, QUESTION, STOP, WHOLE, Service, read
 from tests.loops import settle
 
@@ -279,31 +280,39 @@ async def test_a_failure_is_sealed_with_its_reasons_and_frees_everything():
     assert await service.is_at_rest()
 
 
-async def test_a_defect_in_a_provider_is_sealed_as_internal_and_told():
+class Unwritable(MemoryGenerationLog):
+    """A log that has a defect, and takes no chunk."""
+
+    async def append(self, lease, record):
+        if isinstance(record, Chunk):
+            raise ZeroDivisionError("of the log")
+        await super().append(lease, record)
+
+
+async def test_a_defect_of_ours_is_sealed_as_internal_and_told():
     """Readers must hear that the answer ended; the cause goes to the log, not to the client."""
-    service = Service()
-    defect = ZeroDivisionError("of an adapter")
-    service.provider.scripts = ((Chunk("x"), Defect(defect)),)
+    service = Service(log=Unwritable)
 
     _, sealed = await service.asked()
 
     assert sealed.state is State.FAILED
     assert type(sealed.failure) is Internal
-    assert "adapter" not in str(sealed.failure)
+    assert "of the log" not in str(sealed.failure)
     assert [found.thread_id for found in service.events.of(DefectFound)] == ["t"]
     assert service.events.of(AttemptEnded)[0].outcome == "defect"
+    assert len(service.provider.requests) + len(service.spare.requests) == 1
     assert await service.is_at_rest()
 
 
-class Defect(asyncio.Event):
-    """A step of a script that raises what no adapter may raise."""
+async def test_a_defect_in_reading_a_provider_is_told_and_costs_nobody_the_answer():
+    """The next route gives the rest of it."""
+    service = Service((Chunk("x"), ZeroDivisionError("of an adapter")))
 
-    def __init__(self, error):
-        super().__init__()
-        self.error = error
+    _, sealed = await service.asked()
 
-    async def wait(self):
-        raise self.error
+    assert sealed.state is State.DONE
+    assert [found.thread_id for found in service.events.of(DefectFound)] == ["t"]
+    assert await service.is_at_rest()
 
 
 class Canary:

@@ -12,9 +12,35 @@ CONCURRENCY = 32
 MEANWHILE_FAULTY = 0.4
 """Share of the providers' calls that go wrong."""
 
-BEFORE = ("reset", "401", "403", "404", "408", "409", "429", "500", "502", "503", "529", "quota", "silence_headers")
+BEFORE = (
+    "reset",
+    "401",
+    "403",
+    "404",
+    "405",
+    "408",
+    "409",
+    "429",
+    "500",
+    "502",
+    "503",
+    "529",
+    "quota",
+    "silence_headers",
+    "endless_error",
+)
 REFUSALS = ("400", "413", "422", "context_length", "content_filter")
-WITHIN = ("cut", "reset_midstream", "malformed", "error_event", "no_finish", "stall", "silence_first_token")
+WITHIN = (
+    "cut",
+    "reset_midstream",
+    "malformed",
+    "error_event",
+    "no_finish",
+    "done_unfinished",
+    "held_open",
+    "stall",
+    "silence_first_token",
+)
 CONTINUES = ("exact", "refused", "starts_over", "repeats_tail")
 CLEAR = {"provider_rejected", "all_providers_down", "upstream_timeout", "stream_interrupted"}
 """What a client may be told instead of an answer."""
@@ -52,7 +78,7 @@ def _behaviour(dice: random.Random) -> dict:
     kind = dice.choices((BEFORE, WITHIN, REFUSALS), weights=(5, 5, 1))[0]
     behaviour = {"fault": dice.choice(kind)}
     if behaviour["fault"] == "429" and dice.random() < 0.5:
-        behaviour["retry_after_ms"] = dice.choice((1, 20, 200))
+        behaviour |= dice.choice(({"retry_after_ms": 1}, {"retry_after_ms": 200}, {"retry_after_as": "date"}))
     if kind is WITHIN:
         behaviour["at"] = dice.randrange(0, 26)
     return behaviour

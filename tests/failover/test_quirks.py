@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.app.asking import CHAT, STREAM, connected, of_type, question, text
-from tests.failover.asking import CATALOGUE, ask, expected
+from tests.failover.asking import CATALOGUE, FORMS, ORDERS, ask, expected
 from tests.serving import serving
 
 pytestmark = pytest.mark.anyio
@@ -27,6 +27,46 @@ async def test_signs_of_life_do_not_hold_off_the_deadline_of_the_first_token(cli
 
     assert (told.text, told.changes) == (expected(query), ("failover",))
     assert time.monotonic() - began_s < 5
+
+
+async def test_empty_thoughts_do_not_hold_off_the_deadline_of_the_first_token_either(client):
+    """DeepSeek's reasoners open with them before they have begun to think."""
+    client.simulator.behave("deepseek", fault="stall", at=0)
+    query, began_s = question(), time.monotonic()
+
+    told = await ask(client, "reasoner", "named", query)
+
+    assert (told.text, told.changes) == (expected(query), ("failover",))
+    assert time.monotonic() - began_s < 5
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("first", ORDERS)
+async def test_a_connection_that_is_held_open_behind_the_whole_answer_delays_nothing(client, first, form):
+    """Neither its end, nor its being kept: whoever asks again is answered from memory."""
+    client.simulator.behave(first, fault="held_open")
+    query, began_s = question(), time.monotonic()
+
+    told = [await ask(client, first, form, query) for _ in range(2)]
+
+    assert [(each.text, each.code, each.is_ended_well) for each in told] == [(expected(query), None, True)] * 2
+    assert time.monotonic() - began_s < 5
+    assert client.simulator.counters(first)["calls"] == 1
+    await client.simulator.until(f"{first}.closed_by_client==1")
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_what_a_filter_says_of_text_that_it_lets_pass_is_passed_on_beside_it(client, form):
+    """And is nothing of the answer: Azure says so with every token."""
+    client.simulator.behave("openai", remarks=True)
+    query = question()
+
+    told = await ask(client, "openai", form, query)
+    stream = await client.ask(CHAT, query, model="openai-first")
+
+    assert (told.text, told.code) == (expected(query), None)
+    choices = [choice for event in stream.events[:-1] for choice in event.json["choices"] if choice["delta"]]
+    assert choices[-1]["content_filter_results"]["hate"] == {"filtered": False, "severity": "safe"}
 
 
 async def test_thoughts_are_passed_on(service, simulator):

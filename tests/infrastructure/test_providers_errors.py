@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -22,6 +23,7 @@ from domain.errors import (
     ProviderTimeout,
     ProviderUnauthorized,
     ProviderUnavailable,
+    RouteUnfit,
 )
 from domain.reactions import reaction_to
 from domain.selection import Route
@@ -29,6 +31,7 @@ from infrastructure.providers.connections import connection_error
 from infrastructure.providers.gemini import GeminiProvider
 from infrastructure.providers.openai import OpenAIProvider
 from infrastructure.providers.retry_after import retry_after_s
+from tests.deaf import deaf_port
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +46,7 @@ EVERYWHERE = {
     "400": (ProviderRejected, "Invalid"),
     "401": WRONG_KEY,
     "404": (ProviderMisconfigured, "does not have the model some-model"),
+    "405": (ProviderMisconfigured, "answered 405"),
     "422": (ProviderRejected, ""),
     "429": FEWER,
     "500": (ProviderUnavailable, "answered 500"),
@@ -50,6 +54,7 @@ EVERYWHERE = {
     "503": (ProviderUnavailable, "answered 503"),
     "529": (ProviderUnavailable, "answered 529"),
     "reset": (ProviderUnavailable, "broke the connection"),
+    "endless_error": (ProviderUnavailable, "answered 500"),
 }
 OPENAI = EVERYWHERE | {
     "403": WRONG_KEY,
@@ -59,8 +64,11 @@ OPENAI = EVERYWHERE | {
     "context_length": (ContextTooLong, "maximum context length"),
     "content_filter": (ProviderRejected, "safety system"),
     "quota": NO_QUOTA,
+    "above_limit": (RouteUnfit, "takes no request of this size from us"),
 }
-DEEPSEEK = {fault: EVERYWHERE[fault] for fault in ("401", "429", "500", "502", "503", "reset")} | {"quota": NO_QUOTA}
+DEEPSEEK = {fault: EVERYWHERE[fault] for fault in ("401", "405", "429", "500", "502", "503", "reset")} | {
+    "quota": NO_QUOTA
+}
 GEMINI = EVERYWHERE | {
     "403": WRONG_KEY,
     "408": (ProviderTimeout, "answered 408"),
@@ -129,22 +137,97 @@ async def test_an_overloaded_provider_says_how_long_to_wait(simulator, name, fau
     assert error.retry_after_s == 1.5
 
 
+@pytest.mark.parametrize("form", ["seconds", "date"])
 @pytest.mark.parametrize("name", ADAPTERS)
-async def test_an_error_that_is_nested_without_end_is_the_providers(name):
-    """Not a defect of ours: another route may answer."""
+async def test_a_date_to_come_back_at_is_as_good_as_seconds(simulator, name, form):
+    simulator.behave(name, fault="429", retry_after_s=40, retry_after_as=form)
+
+    error = await failure(name, simulator.urls[name])
+
+    assert type(error) is ProviderDeferred
+    assert 38 <= error.retry_after_s <= 40
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+async def test_a_date_beyond_all_calendars_asks_for_an_hour_as_any_long_rest_does(simulator, name):
+    """It is told to clients, and no clock of theirs goes that far."""
+    simulator.behave(name, fault="429", retry_after_as="last_date")
+
+    error = await failure(name, simulator.urls[name])
+
+    assert (type(error), error.retry_after_s) == (ProviderDeferred, 3600.0)
+
+
+@asynccontextmanager
+async def refusing(head: bytes, body: bytes, *, closes: bool = True):
+    """The address of a server that answers so."""
 
     async def refuse(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        head = b"HTTP/1.1 500 no\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n"
-        writer.write(head + b"[" * 100_000)
-        await writer.drain()
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 " + head + b"\r\n\r\n" + body)
+            await writer.drain()
+            if not closes:
+                await reader.read()
         writer.close()
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         host, port = server.sockets[0].getsockname()
-        error = await failure(name, f"http://{host}:{port}")
+        yield f"http://{host}:{port}"
 
-    assert type(error) is ProviderUnavailable
+
+JSON = b"\r\ncontent-type: application/json\r\ncontent-length: "
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,  # nested without end
+        b'{"error": {"message": "' + b"no " * 5_000_000,  # larger than is read, and cut by that
+        b"\xff\xfe",
+        b"",
+        b"3",
+    ],
+    ids=["nested", "large", "no text", "empty", "no object"],
+)
+@pytest.mark.parametrize(("status", "leaf"), [(b"401 no", ProviderUnauthorized), (b"500 no", ProviderUnavailable)])
+@pytest.mark.parametrize("name", ADAPTERS)
+async def test_an_errors_status_is_told_whatever_its_body_is(name, status, leaf, body):
+    """Not a defect of ours, and no broken connection: another route may answer."""
+    async with refusing(status + JSON + b"%d" % len(body), body) as address:
+        error = await failure(name, address)
+
+    assert type(error) is leaf
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+async def test_an_errors_body_that_breaks_off_or_does_not_end_takes_nothing_from_its_status(name):
+    """What has come of it is told, where that says more."""
+    told = b'{"error": {"code": 400, "message": "Not that."}}'
+    for closes in (True, False):
+        async with refusing(b"400 no" + JSON + b"1000", told, closes=closes) as address, asyncio.timeout(3):
+            error = await failure(name, address)
+
+        assert (type(error), error.reason) == (ProviderRejected, "Not that.")
+
+
+@pytest.mark.parametrize(
+    ("param", "leaf"),
+    [
+        (b"null", ProviderMisconfigured),
+        (b'"None"', ProviderMisconfigured),
+        (b'"model"', ProviderMisconfigured),
+        (b"[]", ProviderRejected),
+        (b'"messages[0].content[0].file_id"', ProviderRejected),
+    ],
+)
+async def test_what_the_request_names_and_is_not_found_is_the_callers(param, leaf):
+    """Anybody could shut the route off for all, by asking for a file that is not there."""
+    told = b'{"error": {"message": "No such file.", "type": "invalid_request_error", "param": %b}}' % param
+    async with refusing(b"404 no" + JSON + b"%d" % len(told), told) as address:
+        error = await failure("openai", address)
+
+    assert type(error) is leaf
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
@@ -180,22 +263,11 @@ async def test_a_failed_tls_handshake_says_so(simulator, name):
     assert (type(error), error.reason) == (ProviderUnavailable, "failed the TLS handshake")
 
 
-@pytest.fixture
-def full_port():
-    """A port whose queue is full: the system leaves further connections without an answer."""
-    with socket.socket() as listening, socket.socket() as first, socket.socket() as second:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        for filling in (first, second):
-            filling.settimeout(0)
-            filling.connect_ex(listening.getsockname())
-        yield listening.getsockname()[1]
-
-
 @pytest.mark.parametrize("name", ["openai", "gemini"])
-async def test_connecting_has_its_own_limit(full_port, name):
+async def test_connecting_has_its_own_limit(name):
     """The deadline of the first token is longer, and another route could have answered by then."""
-    error = await failure(name, f"http://127.0.0.1:{full_port}/v1", limit_s=0.2)
+    with deaf_port() as port:
+        error = await failure(name, f"http://127.0.0.1:{port}/v1", limit_s=0.2)
 
     assert (type(error), error.reason) == (ProviderTimeout, "could not be reached within 0.2 s")
 
@@ -249,6 +321,11 @@ def test_a_shortage_of_ours_is_not_held_against_the_provider(number):
         ({"retry-after": "inf"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "Mon, 01 Jan 2024 00:00:00 GMT"}, 0.0),
+        ({"retry-after": "Mon, 01 Jan 2024 00:00:00 -0000"}, 0.0),
+        ({"retry-after": "Sat, 01 Jan 0001 00:00:00 +0100"}, 0.0),
+        ({"retry-after": "Mon, 01 Jan 99999 00:00:00 GMT"}, None),
+        ({"retry-after": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, None),
+        ({"retry-after": "Mon, 01 Jan 2024 00:00:00 +99999999999999"}, None),
     ],
 )
 def test_every_form_of_retry_after_is_read(headers, seconds):

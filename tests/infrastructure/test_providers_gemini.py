@@ -40,13 +40,16 @@ def candidate(*parts: dict, finish: str | None = None, index: int = 0) -> dict:
     return {"content": {"parts": list(parts), "role": "model"}, "finishReason": finish, "index": index}
 
 
-async def read(*events: dict) -> list[Chunk]:
+def stream_of(*events: dict):
     async def stream():
         for value in events:
             yield said(value)
 
-    reader = GeminiReader("gemini-2.5-flash", "key")
-    return [chunk async for chunk in read_stream(stream(), reader, 1)]
+    return read_stream(stream(), GeminiReader("gemini-2.5-flash", "key"), 1)
+
+
+async def read(*events: dict) -> list[Chunk]:
+    return [chunk async for chunk in stream_of(*events)]
 
 
 def test_the_sdk_still_has_what_the_adapter_takes_from_below_its_surface():
@@ -301,8 +304,7 @@ async def test_text_thoughts_and_calls_are_put_into_openais_words():
         Chunk(delta={"reasoning_content": "Hm."}),
         Chunk("Look: "),
         Chunk(delta={"tool_calls": [first | signature]}),
-        Chunk(delta={"tool_calls": [second]}),
-        Chunk(finish_reason="tool_calls"),
+        Chunk(delta={"tool_calls": [second]}, finish_reason="tool_calls"),
         Chunk(
             usage=Usage(
                 prompt_tokens=10,
@@ -354,6 +356,21 @@ async def test_what_comes_behind_a_finish_reason_is_part_of_the_answer():
 
     assert [chunk.content for chunk in chunks if chunk.content] == ["and more"]
     assert [chunk.usage.completion_tokens for chunk in chunks if chunk.usage][-1] == 3
+
+
+async def test_a_finish_reason_beside_text_stays_beside_it():
+    """It is no promise: some servers say STOP with every text."""
+    event = {"candidates": [candidate({"text": "a "}, {"text": "b"}, finish="STOP")]}
+
+    assert await read(event, event) == [Chunk("a "), Chunk("b", "stop"), Chunk("a "), Chunk("b", "stop")]
+
+
+async def test_text_beside_a_failure_is_given_before_it():
+    stream = stream_of({"candidates": [candidate({"text": "a"}, finish="OTHER")]})
+
+    assert await anext(stream) == Chunk("a")
+    with pytest.raises(ProviderUnavailable, match="ended the answer with OTHER"):
+        await anext(stream)
 
 
 async def test_text_behind_the_last_finish_reason_is_an_answer_that_was_cut():

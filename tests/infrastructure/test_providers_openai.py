@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from domain.chat import ChatRequest, Chunk, Usage
-from domain.errors import ProviderMisconfigured, ProviderOverloaded, ProviderRejected, ProviderUnavailable
+from domain.errors import ProviderMisconfigured, ProviderOverloaded, ProviderRejected, ProviderUnavailable, RouteUnfit
 from domain.selection import Route
 from infrastructure.providers.gemini import GeminiProvider
 from infrastructure.providers.openai import OpenAIProvider
@@ -99,6 +99,15 @@ async def test_every_token_comes_once_and_in_order(provider):
         ({"delta": {"role": "assistant", "content": None, "refusal": None}, "logprobs": None}, None),
         ({"delta": {}}, None),
         ({"delta": None, "finish_reason": "length", "index": 2}, Chunk(finish_reason="length", index=2)),
+        ({"delta": {"role": "assistant", "content": None, "reasoning_content": ""}}, None),
+        ({"delta": {"content": "", "tool_calls": [], "annotations": [], "audio": {}}}, None),
+        ({"delta": {"content": "a", "tool_calls": []}, "content_filter_results": {}}, Chunk("a")),
+        ({"delta": {"content": ""}, "logprobs": {"content": None, "refusal": []}}, None),
+        ({"delta": {"flag": False, "count": 0}}, Chunk(delta={"flag": False, "count": 0})),
+        (
+            {"delta": {"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}},
+            Chunk(delta={"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}),
+        ),
         ({"delta": {"reasoning_content": "hm"}}, Chunk(delta={"reasoning_content": "hm"})),
         ({"delta": {"refusal": "No."}}, Chunk(delta={"refusal": "No."})),
         ({"delta": {"content": "b"}, "message": {"role": "assistant", "content": "ab"}}, Chunk("b")),
@@ -195,8 +204,10 @@ async def test_an_answer_that_is_not_whole_says_what_went_wrong(stream, reason):
         await read(stream)
 
 
-async def test_an_end_mark_stands_for_the_finish_reason_of_a_single_choice():
-    assert await read(body(event(said("a")), event(b"[DONE]"))) == [Chunk("a")]
+async def test_an_end_mark_stands_for_no_finish_reason():
+    """Proxies send it when the server behind them has broken off: half an answer would pass for the whole."""
+    with pytest.raises(ProviderUnavailable, match="ended without a finish reason"):
+        await read(body(event(said("a")), event(b"[DONE]")))
 
 
 @pytest.mark.parametrize(
@@ -208,24 +219,32 @@ async def test_an_end_mark_stands_for_the_finish_reason_of_a_single_choice():
         (1, ({"choices": [{"delta": {"reasoning_content": "hm"}}]},)),
         (1, (said("a"), said("b", index=1), said(finish="stop"))),
         (1, (said("a"), said("b", index=1))),
-        (2, (said("a"), said(finish="stop"))),
-        (2, (said("a"), said(finish="stop"), said(finish="stop"))),
         (2, (said("a"), said("b", index=1))),
         (2, (said("a"), said("b", index=1), said(finish="stop"))),
         (2, (said(finish="stop"), said(finish="stop", index=1), said("a", index=1))),
     ],
 )
 @pytest.mark.parametrize("end", [(), (event(b"[DONE]"),)])
-async def test_an_answer_without_all_its_choices_is_not_whole(choice_count, events, end):
-    """Whatever the end mark says: a provider that takes no notice of n must not pass, nor be cached."""
+async def test_an_answer_with_a_choice_that_has_not_finished_is_not_whole(choice_count, events, end):
+    """Whatever the end mark says."""
     with pytest.raises(ProviderUnavailable, match="ended without a finish reason"):
         await read(body(*map(event, events), *end), choice_count)
+
+
+@pytest.mark.parametrize("finish_count", [1, 2])
+@pytest.mark.parametrize("end", [(), (event(b"[DONE]"),)])
+async def test_whole_choices_that_are_too_few_are_not_the_answer_and_no_failure(finish_count, end):
+    """A provider that takes no notice of n must not pass, nor be cached; nor is it out of order."""
+    events = map(event, (said("a"), *[said(finish="stop")] * finish_count))
+
+    with pytest.raises(RouteUnfit, match="gave 1 of 2 choices"):
+        await read(body(*events, *end), 2)
 
 
 async def test_a_provider_that_takes_no_notice_of_n_has_not_answered(simulator):
     provider = OpenAIProvider(simulator.urls["deepseek"], "sk-test", 5.0)
     try:
-        with pytest.raises(ProviderUnavailable, match="ended without a finish reason"):
+        with pytest.raises(RouteUnfit, match="gave 1 of 2 choices"):
             await ask(provider, "deepseek-chat@tokens=4", n=2)
     finally:
         await provider.close()
@@ -255,6 +274,11 @@ async def test_an_answer_whose_last_line_is_not_ended_is_whole():
         ({"type": "invalid_request_error", "message": "No."}, ProviderRejected, "No."),
         ({"type": "insufficient_quota"}, ProviderMisconfigured, "has no quota left for our key"),
         ({"type": "server_error", "message": "Oh, sk-test"}, ProviderUnavailable, "answered 500"),
+        (
+            {"type": "tokens", "code": "rate_limit_exceeded", "message": "Request too large for m on tokens per min"},
+            RouteUnfit,
+            "takes no request of this size from us",
+        ),
         ("Something broke", ProviderUnavailable, "answered 500"),
     ],
 )

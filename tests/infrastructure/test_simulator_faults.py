@@ -4,6 +4,9 @@ import asyncio
 import errno
 import json
 import struct
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from socket import SO_LINGER, SOL_SOCKET
 from urllib.parse import urlsplit
 
@@ -26,7 +29,7 @@ pytestmark = pytest.mark.anyio
 PROVIDERS = ("openai", "deepseek", "gemini")
 MODELS = {"openai": "gpt-4o", "deepseek": "deepseek-chat", "gemini": "gemini-2.5-flash"}
 ANSWER = list(answer_tokens("What is a weir?", 12))
-HELD = ("silence_headers", "silence_first_token", "stall")
+HELD = ("silence_headers", "silence_first_token", "stall", "held_open", "endless_error")
 each_provider = pytest.mark.parametrize("provider", PROVIDERS)
 streamed_or_not = pytest.mark.parametrize("stream", [True, False])
 
@@ -112,6 +115,65 @@ async def test_no_finish_ends_the_body_cleanly_without_saying_why(simulator, pro
     assert b"[DONE]" not in received
     assert b'"stop"' not in received
     assert b'"STOP"' not in received
+
+
+@each_provider
+async def test_done_unfinished_has_the_end_mark_and_says_no_reason(simulator, provider):
+    received, _ = await outcome(simulator, provider, "fault=done_unfinished,at=7")
+
+    assert words(provider, data_lines(received)) == ANSWER[:7]
+    assert is_whole(received)
+    assert (b"[DONE]" in received) is (provider != "gemini")
+    assert b'"stop"' not in received.lower()
+
+
+@each_provider
+async def test_held_open_is_whole_but_for_its_end(simulator, provider):
+    async with asked(simulator, provider, model(provider, "fault=held_open,gap_ms=0")) as reader:
+        received = await _until_nothing_comes(reader)
+
+    assert words(provider, data_lines(received)) == ANSWER
+    assert b'"stop"' in received.lower()
+    assert b"[DONE]" not in received
+    await simulator.until(f"{provider}.closed_by_client==1")
+
+
+@each_provider
+async def test_an_endless_error_tells_its_status_and_never_all_of_its_reason(simulator, provider):
+    async with asked(simulator, provider, model(provider, "fault=endless_error")) as reader:
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readuntil(b"The server had an error, and \r\n")
+        await _nothing_comes(reader)
+
+    assert head.startswith(b"HTTP/1.1 500 ")
+
+
+@each_provider
+async def test_an_error_may_say_as_a_date_when_to_come_back(simulator, provider):
+    """In the header that HTTP has for it, and nowhere else."""
+    received, _ = await _refusal(simulator, provider, "fault=429,retry_after_s=40,retry_after_as=date")
+    far, _ = await _refusal(simulator, provider, "fault=429,retry_after_as=last_date")
+
+    head = received.lower().partition(b"\r\n\r\n")[0]
+    date = head.partition(b"retry-after: ")[2].partition(b"\r\n")[0].decode()
+    assert 38 <= (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds() <= 40
+    assert b"retry-after-ms" not in head
+    assert b"retryDelay" not in received
+    assert b"retry-after: Fri, 31 Dec 9999 23:59:59 -0100" in far.replace(b"Retry-After", b"retry-after")
+
+
+async def test_a_provider_may_give_fewer_choices_than_it_is_asked_for(simulator):
+    received, _ = await outcome(simulator, "openai", "choices=2,gap_ms=0", n=3)
+
+    indices = {json.loads(line)["choices"][0]["index"] for line in data_lines(received) if line != "[DONE]"}
+    assert indices == {0, 1}
+
+
+async def test_remarks_stand_beside_every_text(simulator):
+    received, _ = await outcome(simulator, "openai", "remarks=true,gap_ms=0")
+
+    choices = [json.loads(line)["choices"][0] for line in data_lines(received) if line != "[DONE]"]
+    assert {choice["content_filter_results"]["violence"]["severity"] for choice in choices} == {"safe"}
 
 
 @each_provider
@@ -286,6 +348,17 @@ async def _nothing_comes(reader):
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await reader.read(1)
+
+
+async def _until_nothing_comes(reader):
+    received = bytearray()
+    with suppress(TimeoutError):
+        while True:
+            async with asyncio.timeout(0.2):
+                data = await reader.read(65536)
+            assert data, "it has ended"
+            received += data
+    return bytes(received)
 
 
 def _is_json(payload):
