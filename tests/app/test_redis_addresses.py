@@ -206,7 +206,7 @@ async def test_several_workers_are_one_service_with_redis(simulator, servers):
 
 
 async def test_an_instance_starts_without_redis_and_finds_it_later(simulator):
-    """It says that it is degraded, and answers; when Redis comes, it says so and is one of many."""
+    """It says that it is degraded, and answers; when Redis comes, it says so, and is one of many."""
     port = free_port()
     with serving(simulator, WEIR_REDIS_URL=f"redis://127.0.0.1:{port}") as service:
         async with connected(service.url) as client:
@@ -217,7 +217,7 @@ async def test_an_instance_starts_without_redis_and_finds_it_later(simulator):
                 await metrics.until(client, "sse_degraded", lambda value: value == 0, component="redis")
                 query = "shared"
                 shared = await client.ask(STREAM, query)
-                server.until("*1\r\n", "KEYS", "weir:cache:response:*")
+                server.until("*2\r\n", "KEYS", "weir:cache:response:*")
             finally:
                 server.close()
 
