@@ -1,10 +1,12 @@
 """A TCP proxy that can cut what it connects, as a process: one within a busy process would be slower than what it cuts.
 
-python -m tests.proxies PORT BYTES_PER_S passes bytes to that port; it obeys the lines on its input, until that ends.
+python -m tests.proxies PORT BYTES_PER_S [PEM] passes bytes to that port, to which they come with TLS if there is a file
+with a certificate and its key; it obeys the lines on its input, until that ends.
 """
 
 import asyncio
 import math
+import ssl
 import subprocess
 import sys
 from contextlib import suppress
@@ -17,11 +19,12 @@ _CUT, _MEND = b"cut\n", b"mend\n"
 class Proxy:
     """Passes bytes between whoever connects to `port` and a server on loopback, until it is cut.
 
-    What a connection has for the server is passed no faster than `bytes_per_s`.
+    What a connection has for the server is passed no faster than `bytes_per_s`. With `pem`, a certificate and its key,
+    who connects speaks TLS.
     """
 
-    def __init__(self, target_port: int, bytes_per_s: float = math.inf) -> None:
-        command = [sys.executable, "-m", "tests.proxies", str(target_port), str(bytes_per_s)]
+    def __init__(self, target_port: int, bytes_per_s: float = math.inf, pem: Path | None = None) -> None:
+        command = [sys.executable, "-m", "tests.proxies", str(target_port), str(bytes_per_s), *([pem] if pem else [])]
         self._process = subprocess.Popen(command, cwd=_PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.port = int(self._process.stdout.readline())
 
@@ -89,12 +92,23 @@ async def _pass(reader, writer, bytes_per_s=math.inf) -> None:
             writer.write(data)
             await writer.drain()
     with suppress(OSError):
-        writer.write_eof()
+        if writer.can_write_eof():
+            writer.write_eof()
+        else:
+            writer.close()
 
 
-async def _obey(target_port: int, bytes_per_s: float) -> None:
+def _context(pem: str | None) -> ssl.SSLContext | None:
+    if pem is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
+
+
+async def _obey(target_port: int, bytes_per_s: float, pem: str | None = None) -> None:
     passing, orders = _Passing(target_port, bytes_per_s), asyncio.StreamReader()
-    server = await asyncio.start_server(passing.connect, "127.0.0.1", 0)
+    server = await asyncio.start_server(passing.connect, "127.0.0.1", 0, ssl=_context(pem))
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     _say(b"%d\n" % server.sockets[0].getsockname()[1])
     while order := await orders.readline():
@@ -111,4 +125,4 @@ def _say(line: bytes) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_obey(int(sys.argv[1]), float(sys.argv[2])))
+    asyncio.run(_obey(int(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:]))

@@ -10,6 +10,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Red
 
 from domain.events import ComponentChanged, Publish, StoreFailed
 from infrastructure.redis.patience import BATCH_BYTES
+from infrastructure.redis.unfit import why_unfit
 
 PROBE_S = 0.25
 """How often a server that is away is looked for."""
@@ -96,6 +97,7 @@ class RedisClient:
         self._probing: asyncio.Task[None] | None = None
         self._scripts: dict[str, str] = {}
         self._loaded: set[str] = set()
+        self._reason: str | None = None
         self.is_away = False
         self.on_return: list[Callable[[], None]] = []
 
@@ -249,8 +251,15 @@ class RedisClient:
     def _look_for_it(self, failure: BaseException) -> None:
         """Say that something is away, and see when it is back."""
         if self._probing is None or self._probing.done():
-            self._publish(ComponentChanged(component=COMPONENT, is_degraded=True, error=failure))
+            self._tell(failure)
             self._probing = asyncio.get_running_loop().create_task(self._probe())
+
+    def _tell(self, failure: BaseException) -> None:
+        self._reason = why_unfit(failure)
+        changed = ComponentChanged(
+            component=COMPONENT, is_degraded=True, error=failure, reason=self._reason, is_public=True
+        )
+        self._publish(changed)
 
     async def _probe(self) -> None:
         """Ask until everything answers."""
@@ -266,8 +275,10 @@ class RedisClient:
             if self.is_away:
                 await self._connection.aclose()
             answers = await self._execute(PROBE)
-        except Exception:  # noqa: BLE001  # whatever it is, it must go on being looked for
+        except Exception as failure:  # noqa: BLE001  # whatever it is, it must go on being looked for
             self.is_away = True
+            if why_unfit(failure) not in {None, self._reason}:
+                self._tell(failure)
             return False
         is_whole = not any(isinstance(answer, RedisAway) for answer in answers)
         if self.is_away or is_whole:
