@@ -19,6 +19,10 @@ from config.settings import Settings
 
 _host = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 _PORT = click.IntRange(0, 65535)
+_WORKERS = (
+    "Processes on the port; 1 without Redis. With more, /metrics and /health tell of the one that answers: where they "
+    "are watched, run one process a container, or one a port."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,7 +38,7 @@ main.add_command(keys)
 @main.command()
 @_host
 @click.option("--port", type=_PORT, default=8000, show_default=True, help="Port; 0: any free one.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes; 1 without Redis.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help=_WORKERS)
 def serve(host: str, port: int, workers: int) -> None:
     """Run the service."""
     settings, catalogue = _configuration(os.environ)

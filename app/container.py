@@ -54,6 +54,7 @@ from infrastructure.redis.connection import connect as connect_redis
 from infrastructure.redis.events import FleetEvents
 from infrastructure.redis.generation_log import RedisGenerationLog
 from infrastructure.redis.key_store import RedisKeyStore
+from infrastructure.redis.late_answers import LateAnswers
 from infrastructure.redis.liveness import Liveness
 from infrastructure.redis.popularity import Popularity
 from infrastructure.redis.purges import RedisPurges
@@ -267,6 +268,16 @@ class Container(containers.DeclarativeContainer):
         unix_now=unix_now,
     )
 
+    late_answers = providers.Singleton(
+        LateAnswers,
+        client=redis_client,
+        cache=redis_cache,
+        max_entries=settings.provided.cache.l1_entries,
+        max_bytes=settings.provided.cache.l1_bytes,
+        learn=redis_purges.provided.learn,
+        publish=publish,
+    )
+
     longest_answer_s = providers.Callable(_lease_s, settings.provided.deadlines.total_s)
     generation_log = providers.Selector(
         store,
@@ -368,7 +379,7 @@ class Container(containers.DeclarativeContainer):
         store,
         memory=providers.List(),
         redis=providers.List(
-            subscriptions, key_store, liveness, popularity, redis_limiter, redis_audit_trail, redis_client
+            subscriptions, key_store, liveness, popularity, late_answers, redis_limiter, redis_audit_trail, redis_client
         ),
     )
     pace = providers.Singleton(Pace)

@@ -1,10 +1,11 @@
 """Kinds of values: how one is read, and the words that tell an operator what would be accepted."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from domain.addresses import Network, network
 from domain.operator_key import OperatorKey
@@ -28,6 +29,10 @@ def hidden(_: object) -> str:
     return ""
 
 
+class Unacceptable(ValueError):
+    """A value that cannot be right, with a sentence of its own that tells what would be."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted(Generic[T]):
     """The values that can be right; `read` raises ValueError for any other."""
@@ -36,10 +41,11 @@ class Accepted(Generic[T]):
     read: Callable[[Any], T]
     show: Callable[[object], str] = as_given
 
-    def problem(self, place: str, value: object) -> str:
+    def problem(self, place: str, value: object, error: ValueError | None = None) -> str:
         """Return the sentence that names the place, the value unless it is secret, and what would be accepted."""
         shown = self.show(value)
-        return f"{place}={shown}: {self.sentence}" if shown else f"{place}: {self.sentence}"
+        sentence = str(error) if isinstance(error, Unacceptable) else self.sentence
+        return f"{place}={shown}: {sentence}" if shown else f"{place}: {sentence}"
 
 
 def within(convert: Callable[[Any], float], minimum: float, maximum: float) -> Callable[[Any], float]:
@@ -126,7 +132,7 @@ API_KEY = Accepted(sentence="a key of printable ASCII characters without blanks"
 OPERATOR_KEY = Accepted(sentence=API_KEY.sentence, read=_operator_key, show=hidden)
 
 
-_REDIS_SCHEMES = {"redis", "rediss", "redis+sentinel", "redis+cluster"}
+_REDIS_SCHEMES = {"redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"}
 _HOST = re.compile(r"(\[[\da-fA-F:.]+\]|[^:\s\[\]]+)(:\d{1,5})?")
 
 
@@ -135,28 +141,74 @@ def _is_host(host: str) -> bool:
     return _HOST.fullmatch(host) is not None and urlsplit(f"//{host}").port != 0
 
 
+_TLS_OPTIONS: dict[str, Callable[[str], bool]] = {
+    "ssl_ca_certs": lambda path: Path(path).is_file(),
+    "ssl_certfile": lambda path: Path(path).is_file(),
+    "ssl_keyfile": lambda path: Path(path).is_file(),
+    "ssl_cert_reqs": lambda choice: choice in {"required", "none"},
+    "ssl_check_hostname": lambda choice: choice in {"true", "false"},
+}
+_SENTINEL_OPTIONS: dict[str, Callable[[str], bool]] = {"sentinel_username": bool, "sentinel_password": bool}
+_OPTIONS_SHOWN = {
+    "ssl_cert_reqs": "ssl_cert_reqs=required|none",
+    "ssl_check_hostname": "ssl_check_hostname=true|false",
+    "sentinel_username": "sentinel_username=USER",
+    "sentinel_password": "sentinel_password=PASSWORD",
+}
+"""How they are written; the others name files."""
+
+
+def _check_redis_query(scheme: str, query: str) -> None:
+    """Every option is one that is understood there, once and with a value that it can have.
+
+    Raises:
+        Unacceptable: it is not; nothing of the query is said, which may have a password.
+    """
+    options = (_TLS_OPTIONS if scheme.startswith("rediss") else {}) | (
+        _SENTINEL_OPTIONS if scheme.endswith("+sentinel") else {}
+    )
+    given = parse_qsl(query, keep_blank_values=True)
+    is_understood = all(name in options for name, _ in given) and len(dict(given)) == len(given)
+    if query and not (given and is_understood):
+        raise Unacceptable(_options_sentence(scheme, options))
+    for name, value in given:
+        if not options[name](value):
+            shown = _OPTIONS_SHOWN.get(name)
+            raise Unacceptable(f"{shown} is right" if shown else f"{name}: there is no such file")
+
+
+def _options_sentence(scheme: str, options: Mapping[str, object]) -> str:
+    shown = ", ".join(_OPTIONS_SHOWN.get(name, f"{name}=FILE") for name in options)
+    understood = f"behind ? only these are understood: {shown}" if shown else "nothing is understood behind ?"
+    secure = f"; with TLS the scheme is {scheme.replace('redis', 'rediss')}://"
+    return understood + ("" if scheme.startswith("rediss") else secure)
+
+
 def _redis_url(text: str) -> str:
     """Return the address as it was given; empty for none.
 
     Raises:
-        ValueError: another scheme, no host, a wrong port or database, or a sentinel address without its service.
+        ValueError: another scheme, no host, a wrong port or database, a sentinel address without its service, or an
+            option that is not understood.
     """
     if not text:
         return ""
     parts = urlsplit(text)
     hosts = parts.netloc.rpartition("@")[2].split(",")
     path = parts.path.strip("/").split("/")
-    if parts.scheme not in _REDIS_SCHEMES or not all(map(_is_host, hosts)):
+    if parts.scheme not in _REDIS_SCHEMES or not all(map(_is_host, hosts)) or parts.fragment:
         raise ValueError("not the address of a Redis")
-    if parts.scheme == "redis+sentinel" and not path[0]:
+    if parts.scheme.endswith("+sentinel") and not path[0]:
         raise ValueError("no service")
-    if (db := path[-1]) and parts.scheme != "redis+sentinel" and not db.isdigit():
+    if (db := path[-1]) and not parts.scheme.endswith("+sentinel") and not db.isdigit():
         raise ValueError("no number of a database")
+    _check_redis_query(parts.scheme, parts.query)
     return text
 
 
 REDIS_URL = Accepted(
-    sentence="redis://, rediss:// or redis+cluster://HOST[:PORT], or redis+sentinel://HOST[:PORT],…/SERVICE",
+    sentence="redis://, rediss:// or redis+cluster://HOST[:PORT], or redis+sentinel://HOST[:PORT],…/SERVICE; "
+    "with TLS rediss+cluster:// and rediss+sentinel://",
     read=_redis_url,
     show=_url_as_given,
 )

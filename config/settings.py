@@ -286,8 +286,8 @@ def _read_each(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
         given = environ.get(stated.name, "")
         try:
             values[stated.name] = stated.accepted.read(given.strip() or stated.default)
-        except ValueError:
-            problems.append(stated.accepted.problem(stated.name, given))
+        except ValueError as error:
+            problems.append(stated.accepted.problem(stated.name, given, error))
     return values, problems
 
 

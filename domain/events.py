@@ -199,13 +199,14 @@ class EntryUnreadable:
 class ComponentChanged:
     """What depends on `component` (redis, keys) is degraded from now on, because of `error`, or whole again.
 
-    `reason` is a sentence for operators, where there is more to say than the error's type.
+    `reason` is a sentence for operators, where there is more to say than the error's type; `is_public`: for anybody.
     """
 
     component: str
     is_degraded: bool
     error: BaseException | None = None
     reason: str | None = None
+    is_public: bool = False
 
 
 @value

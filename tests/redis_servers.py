@@ -87,8 +87,7 @@ class RedisCluster:
     """Three servers that share the slots, at `url`; what is in the slots of one that is gone is gone with it."""
 
     def __init__(self) -> None:
-        options = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
-        self.nodes = [RedisServer(*options) for _ in range(3)]
+        self.nodes = [self._node() for _ in range(3)]
         first, *others = self.nodes
         for node in others:
             first.ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
@@ -99,6 +98,9 @@ class RedisCluster:
             node.until(f"cluster_slots_ok:{_SLOTS}", "CLUSTER", "INFO")
             node.until("cluster_size:3", "CLUSTER", "INFO")
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def _node(self, *options: str, port: int | None = None) -> RedisServer:
+        return RedisServer("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", *options, port=port)
 
     def flush(self) -> None:
         """All are empty."""

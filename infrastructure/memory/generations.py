@@ -16,7 +16,7 @@ class Generations:
 
     def __init__(self, *, max_entries: int, max_bytes: int, ttl_s: float, clock: Callable[[], float]) -> None:
         self._max_entries = max_entries
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._clock = clock
         self._by_question: dict[str, Generation] = {}
@@ -43,6 +43,7 @@ class Generations:
 
     def keeps(self, generation: Generation) -> bool:
         """Whether it would be found even if nobody else held it."""
+        self._drop_expired()
         return generation is self._oversized or generation.opened.generation_id in self._kept
 
     def begin(self, opened: Opened, epoch: int = 0, records: Sequence[Record] = ()) -> Generation:
@@ -89,12 +90,12 @@ class Generations:
 
     def _keep(self, generation: Generation) -> None:
         self._drop_expired()
-        if generation.size_bytes > self._max_bytes:
+        if generation.size_bytes > self.max_bytes:
             self._oversized = generation
             return
         self._kept[generation.opened.generation_id] = generation
         self._kept_bytes += generation.size_bytes
-        while len(self._kept) > self._max_entries or self._kept_bytes > self._max_bytes:
+        while len(self._kept) > self._max_entries or self._kept_bytes > self.max_bytes:
             self._drop_oldest()
 
     def _is_expired(self, generation: Generation) -> bool:

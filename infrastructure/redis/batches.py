@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as NoTime
 
-from infrastructure.redis.patience import Patience
+from infrastructure.redis.patience import BATCH_BYTES, Patience
 
 _KEPT = 2
 """So many connections stay out of the pool between batches; more are given back, for who waits for one there."""
@@ -69,8 +69,8 @@ class Pool(Protocol):
 class Batches:
     """Runs batches on connections of `pool`, whose sockets have no timeout of their own.
 
-    To get a connection may take `timeout_s` (patience.py), and so may a batch on it; both are tried twice. `shapes` are
-    the library's: what becomes of a command's answer.
+    To get a connection may take `timeout_s` (patience.py), and so may a batch on it, or each BATCH_BYTES of one that is
+    larger; both are tried twice. `shapes` are the library's: what becomes of a command's answer.
     """
 
     def __init__(self, pool: Pool, *, shapes: Mapping[str, Shape], timeout_s: float) -> None:
@@ -105,7 +105,7 @@ class Batches:
     async def _run(self, packed: bytes, commands: Sequence[Command]) -> list[Any]:
         wire = await self._take()
         try:
-            async with Patience(self._timeout_s):
+            async with Patience(self._timeout_s * (1 + len(packed) // BATCH_BYTES)):
                 await wire.send_packed_command(packed, check_health=False)
                 return [await self._answer(wire, command[0]) for command in commands]
         finally:

@@ -3,30 +3,17 @@
 import asyncio
 import re
 
-from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from infrastructure.redis.client import RedisAway
-from infrastructure.redis.connection import connect
+from infrastructure.redis.connection import connect, is_cluster
+from infrastructure.redis.unfit import NEEDED, OLDEST, why_unfit
 
-OLDEST = (6, 2)
-_NEEDED = f"{OLDEST[0]}.{OLDEST[1]} or newer is needed"
 _TIMEOUT_S = 2.0
 _KEY = "weir:check"
-_LOGIN = "redis://:PASSWORD@HOST, or redis://USER:PASSWORD@HOST for an ACL's user,"
 _TRY = "redis.call('SET', KEYS[1], 1, 'PX', 1000) return redis.call('INFO', 'server')"
 _FAILURES = (RedisAway, RedisError, RedisClusterException, OSError, asyncio.TimeoutError)
-_UNFIT: tuple[tuple[type[Exception], str], ...] = (
-    (AuthenticationError, f"it refuses our user and password: {_LOGIN} is right"),
-    (ResponseError, "it does not let our user run scripts and INFO, and write keys that begin with weir:"),
-)
-_WORDS = {
-    "mode is not enabled": "it is no cluster: redis:// is right",
-    "unknown command .SENTINEL": "it is no sentinel: redis:// is right",
-    "unknown command .EVAL": "it is a sentinel: redis+sentinel://HOST[:PORT],…/SERVICE is right",
-    "unknown command .HELLO": f"it is older than Redis 6: {_NEEDED}",
-    "read only replica": "it is a replica, which nobody can write to: its primary's address is right",
-}
-"""What they say who know nothing of what we ask for, or (6.2) tell of it as an error of a script's; as patterns."""
+_FORBIDDEN = "it does not let our user run scripts and INFO, and write keys that begin with weir:"
 
 
 class RedisUnreachable(Exception):
@@ -47,13 +34,13 @@ async def check_redis(url: str) -> str:
     try:
         about = await _ask(url)
     except _FAILURES as failure:
-        raise _told(failure) from failure
+        raise _told(failure, url) from failure
     mode = about.get("server_mode") or about["redis_mode"]  # Valkey's word, and Redis'
-    if mode == "cluster" and not url.startswith("redis+cluster:"):
-        raise RedisUnfit("it is one node of a cluster: redis+cluster:// is right")
+    if mode == "cluster" and not is_cluster(url):
+        raise RedisUnfit(_spelled("it is one node of a cluster: redis+cluster:// is right", url))
     version = about["redis_version"]
     if tuple(map(int, version.split(".")[:2])) < OLDEST:
-        raise RedisUnfit(f"it is Redis {version}: {_NEEDED}")
+        raise RedisUnfit(f"it is Redis {version}: {NEEDED}")
     return f"Valkey {about['valkey_version']}" if "valkey_version" in about else f"Redis {version}"
 
 
@@ -71,12 +58,13 @@ async def _ask(url: str) -> dict[str, str]:
     return dict(re.findall(r"(\w+):(\S*)", answer.decode()))
 
 
-def _told(failure: Exception) -> RedisUnfit | RedisUnreachable:
-    said = f"{failure} {failure.__cause__}"
-    for words, sentence in _WORDS.items():
-        if re.search(words, said):
-            return RedisUnfit(sentence)
-    for kind, sentence in _UNFIT:
-        if isinstance(failure, kind) or isinstance(failure.__cause__, kind):
-            return RedisUnfit(sentence)
-    return RedisUnreachable("it does not answer")
+def _told(failure: Exception, url: str) -> RedisUnfit | RedisUnreachable:
+    why = why_unfit(failure)
+    if why is None and any(isinstance(each, ResponseError) for each in (failure, failure.__cause__)):
+        why = _FORBIDDEN
+    return RedisUnreachable("it does not answer") if why is None else RedisUnfit(_spelled(why, url))
+
+
+def _spelled(why: str, url: str) -> str:
+    """`why`, with the schemes that it names for TLS where `url` is."""
+    return re.sub(r"\bredis(?=[:+])", "rediss", why) if url.startswith("rediss") else why

@@ -9,15 +9,18 @@ from typing import Any, Protocol
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisClusterException, RedisError
 
 from domain.events import ComponentChanged, Publish, StoreFailed
+from infrastructure.redis.patience import BATCH_BYTES
+from infrastructure.redis.unfit import why_unfit
 
 PROBE_S = 0.25
 """How often a server that is away is looked for."""
 
 PAUSE_S = 1.5
-"""No command takes so long: when one did, it is this process that was stopped."""
+"""None but a huge command takes so long: when one did, this process may have been stopped."""
 
 MAX_BATCH = 256
-"""Commands that leave together: of many more than that, the last answer would come too late."""
+"""Commands that leave together, if they have no more than BATCH_BYTES: of many more than that, the last answer would
+come too late."""
 
 _FULL = ("READONLY", "OOM command not allowed", "MISCONF")
 
@@ -94,6 +97,7 @@ class RedisClient:
         self._probing: asyncio.Task[None] | None = None
         self._scripts: dict[str, str] = {}
         self._loaded: set[str] = set()
+        self._reason: str | None = None
         self.is_away = False
         self.on_return: list[Callable[[], None]] = []
 
@@ -151,11 +155,22 @@ class RedisClient:
         await self._connection.aclose()
 
     def _send_waiting(self) -> None:
-        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+        count = self._count_together()
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
         if batch:
             task = asyncio.get_running_loop().create_task(self._send(batch))
             self._sending.add(task)
             task.add_done_callback(self._sent)
+
+    def _count_together(self) -> int:
+        """How many of those that wait leave together."""
+        size_bytes = count = 0
+        for command, _ in self._waiting[:MAX_BATCH]:
+            size_bytes += _size_bytes(command)
+            if count and size_bytes > BATCH_BYTES:
+                break
+            count += 1
+        return count
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
@@ -236,8 +251,15 @@ class RedisClient:
     def _look_for_it(self, failure: BaseException) -> None:
         """Say that something is away, and see when it is back."""
         if self._probing is None or self._probing.done():
-            self._publish(ComponentChanged(component=COMPONENT, is_degraded=True, error=failure))
+            self._tell(failure)
             self._probing = asyncio.get_running_loop().create_task(self._probe())
+
+    def _tell(self, failure: BaseException) -> None:
+        self._reason = why_unfit(failure)
+        changed = ComponentChanged(
+            component=COMPONENT, is_degraded=True, error=failure, reason=self._reason, is_public=True
+        )
+        self._publish(changed)
 
     async def _probe(self) -> None:
         """Ask until everything answers."""
@@ -253,8 +275,10 @@ class RedisClient:
             if self.is_away:
                 await self._connection.aclose()
             answers = await self._execute(PROBE)
-        except Exception:  # noqa: BLE001  # whatever it is, it must go on being looked for
+        except Exception as failure:  # noqa: BLE001  # whatever it is, it must go on being looked for
             self.is_away = True
+            if why_unfit(failure) not in {None, self._reason}:
+                self._tell(failure)
             return False
         is_whole = not any(isinstance(answer, RedisAway) for answer in answers)
         if self.is_away or is_whole:
@@ -262,6 +286,11 @@ class RedisClient:
             for returned in self.on_return:
                 returned()
         return is_whole
+
+
+def _size_bytes(command: tuple[Any, ...]) -> int:
+    """About what it takes on its way."""
+    return sum(len(part) for part in command if isinstance(part, bytes | str))
 
 
 def _takes_nothing(answer: Exception) -> bool:

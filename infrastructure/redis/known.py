@@ -1,6 +1,7 @@
 """What this process knows of the generations in Redis that concern it."""
 
 import asyncio
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ class Known:
     `unanswered_count`: so many beats Redis has not answered for it.
     `has_lapsed`: Redis has lost its lease.
     `is_to_stop`: its leader has been asked to stop it, and may not have heard.
+    `wanted_until_s`: so long, by the loop's clock, it waits for Redis if it must not be kept.
     `is_unread`: nobody here was reading it when it was last looked at, and `seen_count` records were written then.
     """
 
@@ -40,6 +42,7 @@ class Known:
     is_to_stop: bool = False
     is_unread: bool = False
     seen_count: int = 0
+    wanted_until_s: float = math.inf
     settling: asyncio.Future[None] | None = None
     generation_id: str = field(init=False)
     tag: str = field(init=False)
@@ -89,6 +92,9 @@ class Roll:
     def __iter__(self) -> Iterator[Known]:
         return iter(tuple(self._known.values()))
 
+    def __contains__(self, known: Known) -> bool:
+        return self._known.get(known.generation_id) is known
+
     def get(self, generation_id: str) -> Known | None:
         """That one, which is wanted here."""
         known = self._known.get(generation_id)
@@ -102,5 +108,5 @@ class Roll:
 
     def remove(self, known: Known) -> None:
         """It concerns nobody here any more."""
-        if self._known.get(known.generation_id) is known:
+        if known in self:
             del self._known[known.generation_id]

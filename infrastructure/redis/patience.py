@@ -11,6 +11,9 @@ from types import TracebackType
 LOOK_S = 0.01
 """The time between two looks; one that comes later counts no more."""
 
+BATCH_BYTES = 65_536
+"""So much can be sent within a timeout over the slowest link that will do; more is given more time."""
+
 
 class Patience:
     """What is within has ended: in that time, or in as many turns of the loop as fit in there when none is late.

@@ -3,8 +3,11 @@
 A value is a version, a flag, and the answer in msgpack, deflated where that pays. What cannot be read is a miss.
 """
 
+import asyncio
 import zlib
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -12,7 +15,7 @@ from domain.caching import Purges
 from domain.events import EntryUnreadable, Publish
 from domain.generation import Generation, IllegalMove, State
 from domain.ports import Recording
-from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
+from infrastructure.redis.client import NO_ANSWER, RedisAway, RedisClient
 from infrastructure.redis.keys import response_key
 from infrastructure.redis.wire import decode_recording, encode_recording
 
@@ -28,8 +31,12 @@ _MAX_BYTES = 16 * 1024 * 1024
 _WRONG = (msgspec.MsgspecError, ValueError, zlib.error, IndexError, RecursionError, IllegalMove)
 
 
+def _forgotten(_: str, __: Recording) -> None:
+    """Nobody stores it later."""
+
+
 class RedisResponseCache:
-    """Keeps answers for `ttl_s` seconds under their fingerprints."""
+    """Keeps answers for `ttl_s` seconds under their fingerprints. `on_missed` hears of each that Redis was away for."""
 
     def __init__(
         self, *, client: RedisClient, ttl_s: float, purges: Purges, publish: Publish, unix_now: Callable[[], float]
@@ -39,6 +46,7 @@ class RedisResponseCache:
         self._purges = purges
         self._publish = publish
         self._unix_now = unix_now
+        self.on_missed: Callable[[str, Recording], None] = _forgotten
 
     async def get(self, fingerprint: str) -> Recording | None:
         """The recording, if Redis has it, it can be read, its time has not passed, and no purge conceals it."""
@@ -57,12 +65,33 @@ class RedisResponseCache:
         return recording if is_fresh and not self._purges.conceal(recording) else None
 
     async def put(self, fingerprint: str, recording: Recording) -> None:
-        """The recording is on its way to Redis, where it replaces an earlier one; without Redis nothing happens."""
+        """The recording is on its way to Redis, where it replaces an earlier one; without Redis `on_missed` is told."""
+        answer = self._submit(fingerprint, recording)
+        if answer is not None:
+            answer.add_done_callback(partial(self._put, fingerprint, recording))
+
+    async def store(self, fingerprint: str, recording: Recording) -> None:
+        """Redis has the recording or a later one, for the time that is left; none that is expired, purged or too large.
+
+        Raises:
+            RedisAway, RedisError, RedisClusterException: Redis has not, or not for sure.
+        """
+        stored = await self.get(fingerprint)
+        if stored is None or stored.sealed_at_s < recording.sealed_at_s:
+            answer = self._submit(fingerprint, recording)
+            if answer is not None:
+                await answer
+
+    def _submit(self, fingerprint: str, recording: Recording) -> asyncio.Future[Any] | None:
+        """What Redis says to it; None: it need not be asked."""
         ttl_ms = int((self._ttl_s - (self._unix_now() - recording.sealed_at_s)) * 1000)
-        if ttl_ms > 0 and recording.generation.size_bytes <= _MAX_BYTES:
-            self._client.submit("SET", response_key(fingerprint), _value(recording), "PX", ttl_ms).add_done_callback(
-                unheard
-            )
+        if ttl_ms <= 0 or recording.generation.size_bytes > _MAX_BYTES or self._purges.conceal(recording):
+            return None
+        return self._client.submit("SET", response_key(fingerprint), _value(recording), "PX", ttl_ms)
+
+    def _put(self, fingerprint: str, recording: Recording, answer: asyncio.Future[Any]) -> None:
+        if not answer.cancelled() and isinstance(answer.exception(), RedisAway):
+            self.on_missed(fingerprint, recording)
 
 
 def _value(recording: Recording) -> bytes:

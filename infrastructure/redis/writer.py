@@ -1,12 +1,11 @@
 """The leader's side: what is appended goes to Redis first, and then to those who read it here.
 
 While an append is under way, what comes gathers for the next. While Redis is away, readers here are told at once, and
-what is missing there is written when it is back.
+what is missing there is written when it is back: one generation after the other, in slices that a slow link carries.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from domain.generation import Opened, Record, Sealed, State
@@ -15,6 +14,7 @@ from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
 from infrastructure.redis.keys import stream_key, tag_of
 from infrastructure.redis.known import Known, Roll
 from infrastructure.redis.scripts import APPEND, BEHIND, FENCED, GONE, LAPSED, OWNED
+from infrastructure.redis.waiting import Waiting
 from infrastructure.redis.wire import encode_record
 
 HOLD_MS = 2000
@@ -22,7 +22,14 @@ HOLD_MS = 2000
 whoever asks must find it here."""
 
 MAX_UNWRITTEN = 10_000
-"""So many ended generations wait for Redis at most, when it is away; fewer if the memory for ended ones is used up."""
+"""So many ended generations wait for Redis at most, when it is away. They and their requests take no more memory than
+those that are kept may, and none waits that is kept no more."""
+
+UNKEPT_WAIT_S = 5.0
+"""So long an ended answer that must not be kept waits for Redis. Who follows it elsewhere has gone on alone by then."""
+
+SLICE_BYTES = 32_768
+"""So much of a generation leaves together, or one record that is larger."""
 
 UNKEPT_MS = 3000
 """How long an answer that must not be kept stays, for those who read it: they look for its end every half second."""
@@ -49,7 +56,10 @@ class Writer:
         self._lease_ms = lease_ms
         self._keep_ms = keep_ms
         self._fenced = fenced
-        self._unwritten: deque[Known] = deque()
+        self._unwritten = Waiting[Known](
+            max_entries=MAX_UNWRITTEN, max_bytes=generations.max_bytes, given_up=self._give_up
+        )
+        self._backlog: dict[Known, None] = {}
 
     def append(self, known: Known, record: Record) -> None:
         """`record` is on its way."""
@@ -71,29 +81,50 @@ class Writer:
             self._client.submit("PEXPIRE", stream_key(known.generation_id), UNKEPT_MS).add_done_callback(unheard)
 
     def check(self, known: Known) -> None:
-        """Redis gets what it does not have (any more)."""
-        if known.generation.sealed and self._generations.find(known.generation_id) is not known.generation:
-            self._roll.remove(known)
-        else:
+        """Redis gets what it does not have (any more), in its turn."""
+        if known.generation.sealed and not self._is_wanted(known):
+            self._leave(known)
+        elif known.is_written:
             self._submit(known)
+        else:
+            self._backlog.setdefault(known)
+            self._go_on()
+
+    def _is_wanted(self, known: Known) -> bool:
+        """Whether an ended one is still worth writing."""
+        generation = known.generation
+        if generation.opened.is_kept:
+            return self._generations.keeps(generation)
+        return asyncio.get_running_loop().time() < known.wanted_until_s
+
+    def _go_on(self) -> None:
+        """The first of the backlog is being written; those that cannot be now are left to the next look."""
+        while self._backlog:
+            known = next(iter(self._backlog))
+            if not known.writing:
+                self._submit(known)
+            if known.writing:
+                return
+            self._backlog.pop(known, None)
 
     def _write(self, known: Known) -> None:
         if known.pending or known.written < len(known.generation.records):
             self._submit(known)
 
     def _submit(self, known: Known) -> None:
-        """Send all that Redis does not have, unless that is being done."""
+        """Send what Redis does not have, or the first slice of it, unless that is being done."""
         generation = known.generation
         if known.writing or known.is_alone:
             return
         if self._client.is_away:
             self._tell(known, len(known.pending))
             return
-        records = (*generation.records[known.written :], *known.pending)
         if known.written == 0:
             self.make_findable(generation.opened)
-        last = records[-1] if records and isinstance(records[-1], Sealed) else None
-        count, pending_count = known.written + len(records), len(known.pending)
+        told = generation.records[known.written :]
+        records = _slice((*told, *known.pending))
+        last = records[-1][0] if records and isinstance(records[-1][0], Sealed) else None
+        count, pending_count = known.written + len(records), max(0, len(records) - len(told))
         known.writing = self._client.submit_script(
             APPEND,
             (known.lease, known.log),
@@ -106,13 +137,20 @@ class Writer:
             known.tail,
             known.request if known.has_lapsed or not known.written else b"",
             HOLD_MS if last and last.state is State.DONE else 0,
-            *map(encode_record, records),
+            *(encoded for _, encoded in records),
         )
         known.writing.add_done_callback(lambda answer: self._written(known, count, pending_count, answer))
 
     def _written(self, known: Known, count: int, pending_count: int, answer: asyncio.Future[Any]) -> None:
-        """Act on what Redis says to records up to number `count`, of which `pending_count` nobody has been told."""
+        """Act on what Redis says, and write what is next: of the same generation, or of the backlog."""
         known.writing = None
+        self._act(known, count, pending_count, answer)
+        if not known.writing:
+            self._backlog.pop(known, None)
+            self._go_on()
+
+    def _act(self, known: Known, count: int, pending_count: int, answer: asyncio.Future[Any]) -> None:
+        """Act on what Redis says to records up to number `count`, of which `pending_count` nobody has been told."""
         if answer.cancelled() or isinstance(answer.exception(), NO_ANSWER):
             self._tell(known, len(known.pending))
             return
@@ -144,20 +182,38 @@ class Writer:
         for record in records:
             self._generations.append(known.generation, known.generation.epoch, record)
         if known.generation.sealed:
-            self._lose_soon(known)
             known.settled()
             if known.is_alone or known.is_written:
-                self._roll.remove(known)
-            else:
+                self._leave(known)
+            elif known in self._roll and known.generation_id not in self._unwritten:
                 self._keep_unwritten(known)
 
     def _keep_unwritten(self, known: Known) -> None:
-        """Redis gets it when it is back, if it is still kept here then."""
-        unwritten = self._unwritten
-        unwritten.append(known)
-        while unwritten and (len(unwritten) > MAX_UNWRITTEN or self._is_done(unwritten[0])):
-            self._roll.remove(unwritten.popleft())
-
-    def _is_done(self, known: Known) -> bool:
+        """Redis gets it when it is back, if it is still wanted here then."""
         generation = known.generation
-        return known.is_written or (generation.opened.is_kept and not self._generations.keeps(generation))
+        if not generation.opened.is_kept:
+            known.wanted_until_s = asyncio.get_running_loop().time() + UNKEPT_WAIT_S
+        self._unwritten.add(known.generation_id, known, generation.size_bytes + len(known.request))
+
+    def _leave(self, known: Known) -> None:
+        """Redis has it, or will not get it."""
+        self._lose_soon(known)
+        self._unwritten.remove(known.generation_id)
+        self._give_up(known)
+
+    def _give_up(self, known: Known) -> None:
+        self._backlog.pop(known, None)
+        self._roll.remove(known)
+
+
+def _slice(records: Iterable[Record]) -> list[tuple[Record, bytes]]:
+    """The first of them, with their bytes: as many as leave together."""
+    taken: list[tuple[Record, bytes]] = []
+    size_bytes = 0
+    for record in records:
+        encoded = encode_record(record)
+        size_bytes += len(encoded)
+        if taken and size_bytes > SLICE_BYTES:
+            break
+        taken.append((record, encoded))
+    return taken

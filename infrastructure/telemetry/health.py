@@ -28,6 +28,7 @@ class Health:
         self._can_try = can_try
         self._cache_size = cache_size
         self._is_degraded = dict.fromkeys(components, False)
+        self._reasons: dict[str, str | None] = {}
         self._hits = self._misses = 0
         events.subscribe(CircuitChanged, self._circuit_changed)
         events.subscribe(AttemptEnded, self._attempt_ended)
@@ -52,7 +53,7 @@ class Health:
         asked = self._hits + self._misses
         return {
             "providers": {name: self._provider(name) for name in self._models},
-            **{name: {"status": "degraded" if is_away else "healthy"} for name, is_away in self._is_degraded.items()},
+            **{name: self._component(name) for name in self._is_degraded},
             "cache": {"status": "healthy", "hit_rate": self._hits / asked if asked else None, **self._cache_size()},
         }
 
@@ -62,6 +63,11 @@ class Health:
             "circuit": worst(self._models[name].values()).value,
             "last_outcome": self._last_outcomes.get(name),
         }
+
+    def _component(self, name: str) -> dict[str, Any]:
+        reason = self._reasons.get(name)
+        status = "degraded" if self._is_degraded[name] else "healthy"
+        return {"status": status} | ({"reason": reason} if reason else {})
 
     def _is_usable(self, provider: str) -> bool:
         models = self._models[provider]
@@ -76,6 +82,7 @@ class Health:
 
     def _component_changed(self, event: ComponentChanged) -> None:
         self._is_degraded[event.component] = event.is_degraded
+        self._reasons[event.component] = event.reason if event.is_public else None
 
     def _hit(self, _: CacheHit) -> None:
         self._hits += 1

@@ -64,6 +64,52 @@ def test_a_url_that_cannot_be_right_is_refused(url):
     assert "sesame" not in problem
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis+cluster://host?ssl=true", "nothing is understood behind ?; with TLS the scheme is rediss+cluster://"),
+        ("redis://host?ssl_ca_certs=ca.pem", "nothing is understood behind ?; with TLS the scheme is rediss://"),
+        ("redis://host/0?db=1", "nothing is understood behind ?"),
+        ("redis://host?sentinel_password=sesame", "nothing is understood behind ?"),
+        ("rediss://host?ssl=sesame", "behind ? only these are understood: ssl_ca_certs=FILE, ssl_certfile=FILE, "),
+        ("rediss://host?sesame", "behind ? only these are understood"),
+        ("rediss://host?ssl_cert_reqs=none&ssl_cert_reqs=required", "behind ? only these are understood"),
+        ("rediss://host?ssl_ca_certs=/no/sesame.pem", "ssl_ca_certs: there is no such file"),
+        ("rediss+cluster://host?ssl_cert_reqs=sesame", "ssl_cert_reqs=required|none is right"),
+        ("redis+sentinel://host/weir?sentinel_password=", "sentinel_password=PASSWORD is right"),
+        ("redis+sentinel://host/weir?password=sesame", "sentinel_username=USER, sentinel_password=PASSWORD; with TLS"),
+        ("rediss+sentinel://host?sentinel_password=sesame", "or redis+sentinel://HOST[:PORT],…/SERVICE"),
+        ("redis://host#sesame", "redis://, rediss:// or redis+cluster://"),
+    ],
+)
+def test_an_option_that_is_not_understood_is_refused(url, said):
+    """Rather than ignored: who asks for TLS must not be without it."""
+    with pytest.raises(ConfigurationError) as refused:
+        read_settings({"WEIR_REDIS_URL": url})
+
+    [problem] = refused.value.problems
+    assert said in problem
+    assert "sesame" not in problem
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rediss://:secret@host/1?ssl_ca_certs={file}&ssl_certfile={file}&ssl_keyfile={file}",
+        "rediss+cluster://a:1,b:2?ssl_check_hostname=false",
+        "rediss+sentinel://a,b/weir/1?ssl_cert_reqs=none&sentinel_username=u&sentinel_password=p%26q",
+        "redis+sentinel://a/weir?sentinel_password=p",
+    ],
+)
+def test_options_that_are_understood_are_taken(url, tmp_path):
+    """Wherever they make sense."""
+    file = tmp_path / "ca.pem"
+    file.touch()
+    url = url.format(file=file)
+
+    assert read_settings({"WEIR_REDIS_URL": url}).redis_url == url
+
+
 class OldRedis(StreamRequestHandler):
     """Answers as a server of `version` would, to whoever wants to know who it is."""
 
@@ -206,7 +252,7 @@ async def test_several_workers_are_one_service_with_redis(simulator, servers):
 
 
 async def test_an_instance_starts_without_redis_and_finds_it_later(simulator):
-    """It says that it is degraded, and answers; when Redis comes, it says so and is one of many."""
+    """It says that it is degraded, and answers; when Redis comes, it says so, and is one of many."""
     port = free_port()
     with serving(simulator, WEIR_REDIS_URL=f"redis://127.0.0.1:{port}") as service:
         async with connected(service.url) as client:
@@ -217,7 +263,7 @@ async def test_an_instance_starts_without_redis_and_finds_it_later(simulator):
                 await metrics.until(client, "sse_degraded", lambda value: value == 0, component="redis")
                 query = "shared"
                 shared = await client.ask(STREAM, query)
-                server.until("*1\r\n", "KEYS", "weir:cache:response:*")
+                server.until("*2\r\n", "KEYS", "weir:cache:response:*")
             finally:
                 server.close()
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from infrastructure.redis.client import MAX_BATCH, Script
+from tests.proxies import Proxy
 from tests.redis_instances import RedisInstance
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +32,20 @@ async def test_much_at_once_leaves_in_slices_and_is_answered_in_order(redis_serv
     await client.close()
 
     assert counts == list(range(1, 10 * MAX_BATCH + 2))
+
+
+@pytest.mark.parametrize(("count", "size_bytes"), [(40, 30_000), (1, 1_000_000)])
+async def test_much_leaves_over_a_slow_link_in_slices_that_have_their_time(redis_server, count, size_bytes):
+    """A link that takes a second for all of it does not make Redis count as away."""
+    proxy = Proxy(redis_server.port, bytes_per_s=1_000_000)
+    try:
+        client = RedisInstance(f"redis://127.0.0.1:{proxy.port}", "i").client
+        said = await asyncio.gather(*(client.submit("SET", f"k{at}", "x" * size_bytes) for at in range(count)))
+        await client.close()
+    finally:
+        proxy.close()
+
+    assert said == [True] * count
 
 
 SAY = Script("return redis.call('RPUSH', KEYS[1], ARGV[1])")

@@ -8,12 +8,14 @@ import pytest
 
 from domain.chat import Chunk
 from domain.errors import StreamUnavailable
+from domain.events import StoreFailed
 from domain.generation import Reader, Sealed, State
 from domain.ports import Recording
 from infrastructure.redis.keys import followed_key, lease_key, log_key, stream_key, tag_of
 from infrastructure.redis.wire import encode_record
-from infrastructure.redis.writer import UNKEPT_MS
+from infrastructure.redis.writer import MAX_UNWRITTEN, UNKEPT_MS, UNKEPT_WAIT_S
 from tests.contracts.test_generation_log import QUESTION, opened
+from tests.proxies import Proxy
 from tests.redis_instances import TTL_S, redis_instances, until
 
 pytestmark = pytest.mark.anyio
@@ -224,3 +226,107 @@ async def test_what_ended_without_redis_waits_for_it_within_the_bounds_of_memory
         assert waiting == ["e", "f", "g", "h"]
         assert (await two.log.find("h")).records == claim.generation.records
         assert await two.log.find("a") is None
+
+
+async def ended(instance, name, *, text="x", is_kept=True, request=QUESTION):
+    """An answer that has ended there."""
+    claim = await instance.log.claim(replace(opened(name, name), is_shared=is_kept, is_kept=is_kept), request)
+    for record in (Chunk(text), DONE):
+        await instance.log.append(claim.lease, record)
+    return claim.generation
+
+
+def waiting_bytes(instance):
+    """What all that waits for Redis there takes."""
+    return sum(known.generation.size_bytes for known in instance.log._roll)
+
+
+async def test_what_waits_for_redis_waits_once_however_often_it_is_looked_after(redis_server):
+    """Each beat looks; for as long as Redis is away, nothing is taken for one more that waits."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        one.client.is_away = True
+        answers = [await ended(one, name) for name in "abc"]
+        for _ in range(MAX_UNWRITTEN // 2):
+            one.log._catch_up()
+        one.client.is_away = False
+        one.log._catch_up()
+        await until(lambda: not list(one.log._roll))
+
+        assert [(await two.log.find(name)).records for name in "abc"] == [each.records for each in answers]
+        assert len(one.log._writer._unwritten) == 0
+
+
+@pytest.mark.parametrize("unkept_every", [1, 40])
+async def test_what_must_not_be_kept_waits_within_the_same_bounds(redis_server, unkept_every):
+    """Whatever else waits, and in which order: nobody can fill the memory of an instance without Redis."""
+    async with redis_instances(redis_server.url, "one") as [one]:
+        for _ in range(2):
+            one.client.is_away = True
+            for at in range(40):
+                await ended(one, f"g{at}", text="x" * 1_000_000, is_kept=bool(at % unkept_every))
+            assert 0 < waiting_bytes(one) <= one.generations.max_bytes
+            one.client.is_away = False
+            one.log._catch_up()
+            await until(lambda: not list(one.log._roll), limit_s=20)
+
+            assert len(one.log._writer._unwritten) == one.log._writer._unwritten.size_bytes == 0
+
+
+async def test_the_requests_of_what_waits_are_counted_too(redis_server):
+    """They may be larger than their answers."""
+    large = replace(QUESTION, messages=({"role": "user", "content": "x" * 1_000_000},))
+    async with redis_instances(redis_server.url, "one") as [one]:
+        one.client.is_away = True
+        for at in range(120):
+            await ended(one, f"g{at}", request=large)
+
+        assert sum(len(known.request) for known in one.log._roll) <= one.generations.max_bytes
+
+
+async def test_what_must_not_be_kept_is_told_elsewhere_when_redis_is_back_soon(redis_server):
+    """Who follows it there would wait for ever for its end; later that one has gone on alone, and none is left here."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        claims = [
+            await one.log.claim(replace(opened(name), is_shared=False, is_kept=False), QUESTION) for name in ("g", "h")
+        ]
+        followed = await two.log.find("g")
+        one.client.is_away = True
+        for claim in claims:
+            await one.log.append(claim.lease, DONE)
+        late = one.log._roll.get("h")
+        assert late.wanted_until_s - asyncio.get_running_loop().time() <= UNKEPT_WAIT_S
+        late.wanted_until_s = 0.0
+        one.client.is_away = False
+        one.log._catch_up()
+        await until(lambda: followed.sealed is not None)
+
+        assert not list(one.log._roll)
+
+
+async def test_a_backlog_is_written_over_a_slow_link(redis_server):
+    """Slice by slice, at whatever speed the link has: Redis does not count as away for it."""
+    large = replace(QUESTION, messages=({"role": "user", "content": "x" * 30_000},))
+    proxy = Proxy(redis_server.port, bytes_per_s=1_000_000)
+    try:
+        async with (
+            redis_instances(f"redis://127.0.0.1:{proxy.port}", "one") as [one],
+            redis_instances(redis_server.url, "two") as [two],
+        ):
+            one.client.is_away = True
+            for at in range(40):
+                await ended(one, f"g{at}", request=large)
+            long = await ended(one, "long", text="x" * 400_000)
+            running = await one.log.claim(opened("running", "running"), large)
+            for _ in range(1000):
+                await one.log.append(running.lease, Chunk("x" * 400))
+            one.client.is_away = False
+            one.log._catch_up()
+            await until(lambda: [each.generation_id for each in one.log._roll] == ["running"], limit_s=20)
+            await until(lambda: one.log._roll.get("running").is_written, limit_s=20)
+
+            assert not one.events.of(StoreFailed)
+            assert (await two.log.find("long")).records == long.records
+            assert (await two.log.find("g39")).sealed
+            assert (await two.log.find("running")).records == running.generation.records
+    finally:
+        proxy.close()
