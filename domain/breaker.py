@@ -69,11 +69,15 @@ def model_of(circuit: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circuit:
-    """How a circuit stands now: a permit can be had in `wait_s` seconds; 0.0: at once."""
+    """How a circuit stands now: a permit can be had in `wait_s` seconds; 0.0: at once.
+
+    `is_resting`: that is because its route has asked for a rest, and for nothing else.
+    """
 
     name: str
     state: CircuitState
     wait_s: float
+    is_resting: bool = False
 
 
 _BY_HARM = (CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN)

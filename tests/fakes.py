@@ -67,7 +67,7 @@ class FakeCircuitBreakers:
     async def acquire(self, circuit: str) -> "_FakePermit":
         named = self._circuits[circuit]
         if named.wait_s() > 0:
-            raise CircuitOpen(circuit, named.wait_s())
+            raise CircuitOpen(circuit, named.wait_s(), is_resting=named.closed_for_s() <= 0)
         if named.state is CircuitState.OPEN:
             named.react(circuit, Signal.RESTED)
         permit = _FakePermit(circuit, named, self.told[provider_of(circuit)])
@@ -76,11 +76,13 @@ class FakeCircuitBreakers:
         return permit
 
     def rest(self, circuit: str, wait_s: float) -> None:
-        self._circuits[circuit].rests_until_s = self._clock() + wait_s
+        named = self._circuits[circuit]
+        named.rests_until_s = max(named.rests_until_s, self._clock() + wait_s)
 
     def circuit(self, circuit: str) -> Circuit:
         named = self._circuits[circuit]
-        return Circuit(name=circuit, state=named.state, wait_s=max(0.0, named.wait_s()))
+        wait_s = max(0.0, named.wait_s())
+        return Circuit(name=circuit, state=named.state, wait_s=wait_s, is_resting=named.closed_for_s() <= 0 < wait_s)
 
     def reset(self, circuit: str) -> None:
         named = self._circuits[circuit]

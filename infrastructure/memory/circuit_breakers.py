@@ -67,7 +67,7 @@ class PurgatoryCircuitBreakers:
     def circuit(self, circuit: str) -> Circuit:
         """How the circuit stands."""
         named = self._named(circuit)
-        return Circuit(name=circuit, state=named.state, wait_s=named.wait_s())
+        return Circuit(name=circuit, state=named.state, wait_s=named.wait_s(), is_resting=named.is_resting)
 
     def reset(self, circuit: str) -> None:
         """The circuit is closed, and what was counted or asked for is forgotten."""
@@ -111,7 +111,7 @@ class _Circuit:
     def acquire(self) -> "_Permit":
         wait_s = self.wait_s()
         if wait_s > 0:
-            raise CircuitOpen(self._context.name, wait_s)
+            raise CircuitOpen(self._context.name, wait_s, is_resting=self.is_resting)
         if self.state is CircuitState.OPEN:
             self.react(Signal.RESTED)
         permit = _Permit(self, self._window, self._ramp)
@@ -125,6 +125,11 @@ class _Circuit:
     def wait_s(self) -> float:
         """Seconds until a permit can be had; 0.0: now."""
         return max(self._closed_for_s(), self._rests_until_s - self._clock() if self._rests_until_s else 0.0, 0.0)
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether a permit could be had now, had the route not asked for a rest."""
+        return self._closed_for_s() <= 0 < self.wait_s()
 
     def _closed_for_s(self) -> float:
         match self.state:

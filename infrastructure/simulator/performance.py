@@ -25,6 +25,8 @@ async def perform(
         Refused: the behaviour is an error response.
         ConnectionBroken: the behaviour broke the connection.
     """
+    if behaviour.headers_s:
+        await asyncio.sleep(behaviour.headers_s)
     await _fail_before_answering(request, dialect, ask, behaviour)
     if ask.stream:
         return await _stream(request, dialect, ask, behaviour, on_tokens)

@@ -492,11 +492,32 @@ async def test_a_route_that_asks_for_rest_has_it(subject):
     subject.breakers.rest("p/m", 8.0)
 
     assert not subject.breakers.can_try("p/m")
-    assert (await subject.refusal()).retry_after_s == 8.0
-    assert subject.breakers.circuit("p/m") == Circuit(name="p/m", state=CircuitState.CLOSED, wait_s=8.0)
+    refusal = await subject.refusal()
+    assert (refusal.retry_after_s, refusal.is_resting, refusal.reason) == (8.0, True, "has asked for a rest")
+    resting = Circuit(name="p/m", state=CircuitState.CLOSED, wait_s=8.0, is_resting=True)
+    assert subject.breakers.circuit("p/m") == resting
     subject.clock.advance(8.0)
     assert await subject.is_closed()
     assert subject.states == []
+
+
+async def test_a_shorter_rest_does_not_end_a_longer_one(subject):
+    """What is asked for last is not asked for instead."""
+    subject.breakers.rest("p/m", 8.0)
+    subject.breakers.rest("p/m", 1.0)
+
+    assert subject.breakers.circuit("p/m").wait_s == 8.0
+
+
+async def test_what_is_open_is_not_resting_even_if_it_has_asked_for_a_rest(subject):
+    """To wait for the rest alone would be in vain."""
+    subject.breakers.rest("p/m", 1.0)
+    subject.clock.advance(1.0)
+    await subject.trip()
+    subject.breakers.rest("p/m", 1.0)
+
+    assert not subject.breakers.circuit("p/m").is_resting
+    assert not (await subject.refusal()).is_resting
 
 
 async def test_a_reset_ends_a_rest(subject):
