@@ -1,5 +1,6 @@
 """The only module that knows which adapter stands behind which port."""
 
+import asyncio
 import random
 import sys
 import time
@@ -455,6 +456,8 @@ class Container(containers.DeclarativeContainer):
         events=events,
         providers=catalogue.provided.providers,
         slots=slots,
+        calls=provider_slots,
+        task_count=providers.Object(lambda: len(asyncio.all_tasks())),
         version=version,
     )
     health = providers.Singleton(

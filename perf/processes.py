@@ -19,6 +19,7 @@ from urllib.error import HTTPError, URLError
 
 import msgspec
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from perf.load import Answers, Job
 
@@ -72,6 +73,14 @@ def simulator() -> Iterator[Simulator]:
     with _process(sys.executable, "-m", "infrastructure.simulator", "--port", "0", stdout=subprocess.PIPE) as process:
         addresses = json.loads(milestone(process))
         yield Simulator(openai=addresses["openai"], control=addresses["control"])
+
+
+def failed_attempts(url: str) -> int:
+    """How many of the calls of the service at `url` were none of an answer, by its own count."""
+    with _open_url(f"{url}/metrics", timeout=5) as response:
+        families = text_string_to_metric_families(response.read().decode())
+    attempts = [each for family in families for each in family.samples if each.name == "sse_provider_attempts_total"]
+    return int(sum(each.value for each in attempts if each.labels["outcome"] != "ok"))
 
 
 @contextmanager
