@@ -46,6 +46,7 @@ def _outage(provider: Simulator, outage: str, rounds: int) -> Iterator[Figure]:
         by_turns = load(Alternate(targets=[behind, alone], rounds=rounds))
         behind_s, alone_s = map(median, by_turns.first_token_s)
         wasted = max(provider.calls() - calls - 2 * rounds, failed_attempts(service.url) - failures)
+    yield Figure(scenario="failover", name=f"{outage}: calls until it is open", value=failures, at_least=5)
     added_ms = (behind_s - alone_s) * 1000
     yield Figure(scenario="failover", name=f"{outage}: added at the median", value=added_ms, unit="ms", at_most=2.0)
     yield Figure(scenario="failover", name=f"{outage}: calls wasted once it is open", value=wasted, at_most=1)

@@ -89,6 +89,7 @@ def weir(provider: Simulator, redis_url: str = "", port: int = 0, **settings: st
     environment = {
         "WEIR_REDIS_URL": redis_url,
         "OPENAI_API_KEY": "x",
+        "REFUSING_API_KEY": "x",
         "OPENAI_BASE_URL": provider.openai,
         "WEIR_CATALOGUE": str(PROJECT / "perf" / "catalogue.toml"),
         "WEIR_RATE_ANONYMOUS": "unlimited",
