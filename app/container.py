@@ -1,5 +1,6 @@
 """The only module that knows which adapter stands behind which port."""
 
+import asyncio
 import random
 import sys
 import time
@@ -31,8 +32,8 @@ from domain.lifecycle import Lifecycle, Policy
 from domain.limiting import Rate
 from domain.operator import Operator, alone, nothing_to_learn
 from domain.ports import KeyStore, Provider
+from domain.retrying import RetryBudgets
 from domain.routing import Routing
-from domain.selection import Route
 from domain.sessions import Conversations
 from domain.spending import Spending
 from domain.tracking import Tracker
@@ -115,16 +116,6 @@ def _circuits(catalogue: Catalogue) -> tuple[str, ...]:
 
 def _provider_slots(catalogue: Catalogue) -> ProviderSlots:
     return ProviderSlots({name: config.max_concurrency for name, config in catalogue.providers.items()})
-
-
-def _learners(routing: Routing, pace: Pace) -> Callable[[Route, float], None]:
-    """Who is told how long a route has taken to its first token, in seconds."""
-
-    def took(route: Route, seconds: float) -> None:
-        routing.took(route, seconds)
-        pace.took(route, seconds)
-
-    return took
 
 
 def _hedging(ratio: float, pace: Pace) -> Hedging | None:
@@ -385,8 +376,13 @@ class Container(containers.DeclarativeContainer):
     pace = providers.Singleton(Pace)
     provider_slots = providers.Singleton(_provider_slots, catalogue)
     routing = providers.Singleton(
-        Routing, breakers=breakers, slots=provider_slots, random=providers.Object(random.random)
+        Routing,
+        breakers=breakers,
+        slots=provider_slots,
+        random=providers.Object(random.random),
+        wish_max_s=settings.provided.retry.wish_max_s,
     )
+    budgets = providers.Singleton(RetryBudgets, settings.provided.retry.budget_ratio, clock)
     calls = providers.Singleton(
         Calls,
         providers=providers_by_name,
@@ -394,12 +390,14 @@ class Container(containers.DeclarativeContainer):
         deadlines=settings.provided.deadlines,
         publish=publish,
         slots=provider_slots,
-        on_first_token=providers.Callable(_learners, routing, pace),
+        budgets=budgets,
+        learners=providers.List(routing, pace),
     )
     failover = providers.Singleton(
         Failover,
         calls=calls,
         breakers=breakers,
+        budgets=budgets,
         total_s=settings.provided.deadlines.total_s,
         continues=providers.Callable(lambda midstream: midstream == "continue", settings.provided.midstream),
         hedging=providers.Callable(_hedging, settings.provided.hedge_ratio, pace),
@@ -469,6 +467,8 @@ class Container(containers.DeclarativeContainer):
         events=events,
         providers=catalogue.provided.providers,
         slots=slots,
+        calls=provider_slots,
+        task_count=providers.Object(lambda: len(asyncio.all_tasks())),
         version=version,
     )
     health = providers.Singleton(

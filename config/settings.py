@@ -207,13 +207,13 @@ class Settings:
             "RETRY_AFTER_MAX_S",
             "3",
             seconds(0, 3600),
-            "longest wait that a provider's Retry-After is waited for; otherwise the next route, and this one rests",
+            "longest Retry-After that is waited for; otherwise the next route is asked; this one rests in any case",
         ),
         budget_ratio=variable(
             "RETRY_BUDGET_RATIO",
             "0.2",
             number(0, 100),
-            "retries of a provider at most, as a share of its calls",
+            "extra calls of a provider at most (retries, hedges and the like), as a share of its others",
         ),
     )
     breaker: BreakerPolicy = several(

@@ -1,7 +1,8 @@
 """What calls have used and cost: by their providers' count, else by our estimate, which then says so.
 
 A call that gave nothing of an answer is not booked: providers do not charge what they refused, and of what they never
-sent they say nothing. One that was cut has been read and written for, and is.
+sent they say nothing. One that was cut has been read and written for, and is; one that we ended because another was
+faster has been read for.
 """
 
 from collections.abc import Mapping, Sequence

@@ -69,11 +69,15 @@ def model_of(circuit: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circuit:
-    """How a circuit stands now: a permit can be had in `wait_s` seconds; 0.0: at once."""
+    """How a circuit stands now: a permit can be had in `wait_s` seconds; 0.0: at once.
+
+    `is_resting`: that is because its route has asked for a rest, and for nothing else.
+    """
 
     name: str
     state: CircuitState
     wait_s: float
+    is_resting: bool = False
 
 
 _BY_HARM = (CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN)
@@ -98,25 +102,28 @@ class BreakerPolicy:
 
 
 class Window:
-    """The outcomes of the last calls."""
+    """The outcomes of the last calls, one of each call."""
 
     def __init__(self, policy: BreakerPolicy) -> None:
         self._policy = policy
         self._outcomes: deque[bool] = deque(maxlen=policy.window)
 
-    def succeeded(self) -> Signal:
-        """Count a success."""
+    def succeeded(self) -> None:
+        """Count a call as a success, which it is unless it fails after all."""
         self._outcomes.append(True)
-        return Signal.SUCCEEDED
 
-    def failed(self) -> Signal:
-        """Count a failure: TRIPPED when it is one too many."""
-        self._outcomes.append(False)
+    def failed(self, *, after_success: bool) -> Signal:
+        """Count a failure, of a call that was counted as a success before or not: TRIPPED when it is one too many.
+
+        The latest success gives way to one that comes after its own: streams that break long after they began, when
+        many others have begun, are not outweighed by all these beginnings.
+        """
+        if after_success and True in self._outcomes:
+            latest = next(place for place in range(1, len(self._outcomes) + 1) if self._outcomes[-place])
+            self._outcomes[-latest] = False
+        else:
+            self._outcomes.append(False)
         return Signal.TRIPPED if self._outcomes.count(False) >= self._policy.failures else Signal.FAILED
-
-    def clear(self) -> None:
-        """Forget all outcomes."""
-        self._outcomes.clear()
 
 
 RAMP_CALLS = 64

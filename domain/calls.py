@@ -3,16 +3,26 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from domain.breaker import circuit_name
 from domain.chat import ChatRequest, Chunk
 from domain.concurrency import ProviderSlots
-from domain.errors import CircuitOpen, ProviderError, ProviderFull, ProviderTimeout, ProviderUnreadable, RouteUnfit
+from domain.errors import (
+    CircuitOpen,
+    ProviderDeferred,
+    ProviderError,
+    ProviderFull,
+    ProviderTimeout,
+    ProviderUnreadable,
+    RouteUnfit,
+)
 from domain.events import AttemptEnded, DefectFound, Publish
 from domain.generation import Record
 from domain.ports import CircuitBreakers, Permit, Provider
 from domain.progress import Progress, Share
 from domain.reactions import reaction_to
+from domain.retrying import RetryBudgets
 from domain.selection import Route
 from domain.splice import Splice
 
@@ -45,14 +55,19 @@ class Call:
     """What is asked of `route`.
 
     `splice` joins what comes to what has been sent; None: the answer is asked for from its beginning. `on_first` is
-    awaited before the first chunk is written. `permit` is its circuit's, once it has one; `share` is what it has given,
-    once it has begun to.
+    awaited before the first chunk is written. `is_extra`: the request has made the calls that it needs without it.
+    `has_lost`: another call was faster, and this one is ended for that. `asked_s` is when its provider
+    was asked, in the loop's seconds. `permit` is its circuit's, once it has one; `share` is what it has given, once it
+    has begun to.
     """
 
     route: Route
     request: ChatRequest
     splice: Splice | None = None
     on_first: Callable[[], Awaitable[None]] | None = None
+    is_extra: bool = False
+    has_lost: bool = False
+    asked_s: float = 0.0
     permit: Permit | None = None
     share: Share | None = None
 
@@ -62,8 +77,24 @@ class Call:
         return circuit_name(self.route.provider, self.route.model)
 
 
+class Learner(Protocol):
+    """Who learns from calls how soon routes answer."""
+
+    def took(self, route: Route, seconds: float) -> None:
+        """`route` has taken so long to its first token, from being asked."""
+        ...
+
+    def lost(self, route: Route, seconds: float) -> None:
+        """`route` has had no first token for so long, and another was asked for it."""
+        ...
+
+    def failed(self, route: Route) -> None:
+        """A call of `route` has failed."""
+        ...
+
+
 class Calls:
-    """Makes calls, as many at once as `slots` has. `on_first_token` is told of each one's time to it, in seconds."""
+    """Makes calls, as many at once as `slots` has; `learners` hear how each one went."""
 
     def __init__(
         self,
@@ -73,26 +104,29 @@ class Calls:
         deadlines: Deadlines,
         publish: Publish,
         slots: ProviderSlots,
-        on_first_token: Callable[[Route, float], object] = lambda _route, _seconds: None,
+        budgets: RetryBudgets,
+        learners: Sequence[Learner] = (),
     ) -> None:
         self._providers = providers
         self._breakers = breakers
         self._deadlines = deadlines
         self._publish = publish
         self._slots = slots
-        self._on_first_token = on_first_token
+        self._budgets = budgets
+        self._learners = learners
 
     async def make(self, call: Call, progress: Progress, write: Write) -> None:
         """The answer, or the rest of it, has been written; what is our own doing says nothing of the provider.
 
         Raises:
-            CircuitOpen, ProviderFull: it was not made.
+            CircuitOpen, ProviderFull, RouteUnfit: it was not made; the last, also when the provider says so.
             ProviderError: it failed, before its first chunk or after.
         """
         provider = call.route.provider
         try:
+            _check_fitness(call)
             self._slots.take(provider)
-        except ProviderFull as failure:
+        except (RouteUnfit, ProviderFull) as failure:
             progress.failed(call.route, failure)
             raise
         try:
@@ -107,14 +141,20 @@ class Calls:
         except CircuitOpen as failure:
             progress.failed(call.route, failure)
             raise
+        if not call.is_extra:
+            self._budgets.called(call.route.provider)
+        call.asked_s = asyncio.get_running_loop().time()
         try:
             await self._stream(call, progress, write)
             outcome = "ok"
         except ProviderError as failure:
             outcome, reason = reaction_to(failure).outcome, failure.reason
-            if reaction_to(failure).counts:
-                permit.failure()
+            self._failed(call, permit, failure)
             progress.failed(call.route, failure)
+            raise
+        except asyncio.CancelledError:
+            if call.has_lost:
+                self._lost(call, progress)
             raise
         except _NotWritten as not_written:
             outcome, reason = "defect", "a defect of ours"
@@ -131,6 +171,22 @@ class Calls:
                 )
             )
 
+    def _failed(self, call: Call, permit: Permit, failure: ProviderError) -> None:
+        """Its circuit has heard of it, and so has whoever chooses routes, unless it says nothing of the provider."""
+        if reaction_to(failure).counts:
+            permit.failure()
+        if isinstance(failure, ProviderDeferred):
+            self._breakers.rest(call.circuit, failure.retry_after_s)
+        if reaction_to(failure).counts or isinstance(failure, ProviderDeferred):
+            for learner in self._learners:
+                learner.failed(call.route)
+
+    def _lost(self, call: Call, progress: Progress) -> None:
+        """What it was asked has been read, and is booked though nothing came of it."""
+        progress.shares.append(Share(route=call.route, request=call.request))
+        for learner in self._learners:
+            learner.lost(call.route, asyncio.get_running_loop().time() - call.asked_s)
+
     async def _stream(self, call: Call, progress: Progress, write: Write) -> None:
         """Write the chunks, each in time: the first within its deadline, the rest without a stall.
 
@@ -140,7 +196,6 @@ class Calls:
             ProviderError: it failed; a defect in reading it is told, and is one of its failures.
             _NotWritten: what it gave could not be written.
         """
-        _check_fitness(call)
         try:
             async with asyncio.timeout(self._deadlines.first_token_s) as limit:
                 async with self._providers[call.route.provider].open(call.route, call.request) as chunks:
@@ -168,13 +223,13 @@ class Calls:
     ) -> None:
         """Write those of `chunks` that are part of the answer, and new; each puts off `limit`."""
         loop, stall_s, splice, is_firm = asyncio.get_running_loop(), self._deadlines.stall_s, call.splice, False
-        began_s, share = loop.time(), Share(route=call.route, request=call.request)
+        share = Share(route=call.route, request=call.request)
         async for chunk in chunks:
             share.usage = chunk.usage or share.usage
             if chunk.is_answer:
                 is_firm = chunk.is_end and call.share is not None
                 if call.share is None:
-                    await self._begin(call, share, progress, loop.time() - began_s)
+                    await self._begin(call, share, progress, loop.time() - call.asked_s)
                 limit.reschedule(loop.time() + stall_s)
                 share.chunks.append(chunk)
                 for new in _parted(chunk) if splice is None else _joined(splice, chunk):
@@ -190,7 +245,8 @@ class Calls:
         """The call has its first chunk, after so many seconds."""
         if call.permit is not None:
             call.permit.success()
-        self._on_first_token(call.route, seconds)
+        for learner in self._learners:
+            learner.took(call.route, seconds)
         if call.on_first is not None:
             await _written(call.on_first())
         call.share = share

@@ -18,6 +18,10 @@ class ProviderSlots:
         limit = self._limits.get(provider)
         return limit is None or self._taken[provider] < limit
 
+    def taken_count(self, provider: str) -> int:
+        """How many calls are open."""
+        return self._taken[provider]
+
     def take(self, provider: str) -> None:
         """One call more is open; give it back when it has ended, however.
 

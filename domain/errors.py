@@ -324,14 +324,22 @@ class Internal(AnswerFailed):
         super().__init__("Weir failed; its log says more under this thread id.")
 
 
+def why_left_alone(*, is_resting: bool) -> str:
+    """Our sentence for a route that is not called."""
+    return "has asked for a rest" if is_resting else "its circuit is open"
+
+
 class CircuitOpen(WeirError):
-    """What is behind that circuit is being left alone for `retry_after_s` more seconds."""
+    """What is behind that circuit is being left alone for `retry_after_s` more seconds.
 
-    reason: ClassVar[str] = "its circuit is open"
+    `is_resting`: it has asked for that itself, and nothing else is against it.
+    """
 
-    def __init__(self, circuit: str, retry_after_s: float) -> None:
+    def __init__(self, circuit: str, retry_after_s: float, *, is_resting: bool = False) -> None:
+        self.reason = why_left_alone(is_resting=is_resting)
         super().__init__(f"{circuit}: {self.reason}")
-        self.retry_after_s = retry_after_s
+        self.retry_after_s: float = retry_after_s
+        self.is_resting = is_resting
 
 
 MAX_REST_S = 3600.0

@@ -14,7 +14,6 @@ from domain.calls import Call, Calls, Write
 from domain.chat import ChatRequest
 from domain.continuation import can_continue, continued
 from domain.errors import (
-    MAX_REST_S,
     CircuitOpen,
     ProviderDeferred,
     ProviderError,
@@ -29,7 +28,7 @@ from domain.hedging import Hedging
 from domain.ports import CircuitBreakers
 from domain.progress import Progress
 from domain.reactions import Elsewhere, Here, reaction_to
-from domain.retrying import Delays, RetryBudget, RetryPolicy
+from domain.retrying import Delays, RetryBudgets, RetryPolicy
 from domain.selection import Prefill, Route
 from domain.splice import Splice
 
@@ -45,6 +44,7 @@ class Failover:
         *,
         calls: Calls,
         breakers: CircuitBreakers,
+        budgets: RetryBudgets,
         total_s: float,
         retry: RetryPolicy,
         delays: Delays,
@@ -55,6 +55,7 @@ class Failover:
     ) -> None:
         self._calls = calls
         self._breakers = breakers
+        self._budgets = budgets
         self._total_s = total_s
         self._retry = retry
         self._delays = delays
@@ -62,7 +63,6 @@ class Failover:
         self._continues = continues
         self._hedging = hedging
         self._sleep = sleep
-        self._budgets: dict[str, RetryBudget] = {}
 
     async def answer(self, request: ChatRequest, routes: Sequence[Route], progress: Progress, write: Write) -> None:
         """The whole answer has been written, chunk by chunk, with every change of provider before its chunks.
@@ -93,10 +93,12 @@ class Failover:
         left = list(routes)
         while left and self._can_go_on(request, progress):
             route, *left = left
+            is_again, is_rest = route is progress.route, bool(progress.chunks)
+            if is_again and not self._budgets.take(route.provider):
+                break
             await write(self._turn_to(route, progress))
-            is_rest = bool(progress.chunks)
             try:
-                return await self._try_route(request, route, left, progress, write)
+                return await self._try_route(request, route, left, progress, write, is_extra=is_again)
             except (ProviderError, CircuitOpen) as failure:
                 if isinstance(failure, ProviderRejected) and not is_rest:
                     left = _larger(left, route, failure, progress)
@@ -125,45 +127,63 @@ class Failover:
         )
 
     async def _try_route(
-        self, request: ChatRequest, route: Route, others: Sequence[Route], progress: Progress, write: Write
+        self,
+        request: ChatRequest,
+        route: Route,
+        others: Sequence[Route],
+        progress: Progress,
+        write: Write,
+        *,
+        is_extra: bool,
     ) -> None:
         """The answer, or its rest, has come from `route`, at its first attempt or a later one."""
         came, attempts_left, delays = progress.chunk_count, self._retry.attempts, self._delays()
-        budget = self._budgets.setdefault(route.provider, RetryBudget(self._retry.budget_ratio))
-        budget.called()
         while True:
             attempts_left -= 1
             try:
-                return await self._ask(request, route, others, progress, write)
-            except ProviderError as failure:
-                delay_s = self._wait_before_retry(progress.route or route, failure, next(delays))
+                return await self._ask(request, route, others, progress, write, is_extra=is_extra)
+            except (ProviderError, CircuitOpen) as failure:
+                was_made = isinstance(failure, ProviderError)
+                delay_s = self._wait_before_retry(failure, next(delays), is_last=not others)
                 if progress.chunk_count > came or not attempts_left or delay_s is None:
                     raise
-                if not budget.take(progress.clock()):
+                if was_made and not self._budgets.take(route.provider):
                     raise
+                is_extra = is_extra or was_made
                 await write(_change("retrying", route.provider, route, failure.reason))
                 await self._sleep(delay_s)
 
     async def _ask(
-        self, request: ChatRequest, route: Route, others: Sequence[Route], progress: Progress, write: Write
+        self,
+        request: ChatRequest,
+        route: Route,
+        others: Sequence[Route],
+        progress: Progress,
+        write: Write,
+        *,
+        is_extra: bool,
     ) -> None:
         """One attempt: for the answer, or for its rest."""
         if progress.chunks:
-            return await self._ask_for_rest(request, route, progress, write)
-        call = Call(route=route, request=request)
-        if self._hedging is None or not others:
+            return await self._ask_for_rest(request, route, progress, write, is_extra=is_extra)
+        call = Call(route=route, request=request, is_extra=is_extra)
+        if self._hedging is None or not others or not self._breakers.can_try(_circuit(others[0])):
             return await self._calls.make(call, progress, write)
         return await self._hedged(self._hedging, call, others[0], progress, write)
 
-    async def _ask_for_rest(self, request: ChatRequest, route: Route, progress: Progress, write: Write) -> None:
+    async def _ask_for_rest(
+        self, request: ChatRequest, route: Route, progress: Progress, write: Write, *, is_extra: bool
+    ) -> None:
         """One attempt to have the rest; who refuses to be given the beginning as a prefix is asked in words."""
         text = progress.text
         try:
-            return await self._calls.make(_call_for_rest(request, route, text, route.prefill), progress, write)
+            call = _call_for_rest(request, route, text, route.prefill, is_extra=is_extra)
+            return await self._calls.make(call, progress, write)
         except ProviderRejected:
-            if route.prefill is Prefill.NONE or progress.text != text:
+            if route.prefill is Prefill.NONE or progress.text != text or not self._budgets.take(route.provider):
                 raise
-        return await self._calls.make(_call_for_rest(request, route, text, Prefill.NONE), progress, write)
+        in_words = _call_for_rest(request, route, text, Prefill.NONE, is_extra=True)
+        return await self._calls.make(in_words, progress, write)
 
     async def _hedged(self, hedging: Hedging, call: Call, other: Route, progress: Progress, write: Write) -> None:
         """The answer has come from `call`, or from `other` if that was asked too and was faster."""
@@ -173,25 +193,40 @@ class Failover:
             self._tell_of_change(left, other, "hedge", progress)
             await write(_change("failover", left.provider, other, "was slower than it usually is"))
 
-        second = Call(route=other, request=call.request, on_first=turn)
-        await hedging.race(call, second, lambda each: self._calls.make(each, progress, write))
+        second = Call(route=other, request=call.request, on_first=turn, is_extra=True)
+        await hedging.race(
+            call,
+            second,
+            make=lambda each: self._calls.make(each, progress, write),
+            may_call_more=lambda: self._budgets.take(call.route.provider),
+        )
 
-    def _wait_before_retry(self, route: Route, failure: ProviderError, backoff_s: float) -> float | None:
-        """The seconds to wait before asking the route again; None: do not. One that asks for a long rest has it."""
+    def _wait_before_retry(
+        self, failure: ProviderError | CircuitOpen, backoff_s: float, *, is_last: bool
+    ) -> float | None:
+        """The seconds to wait before asking the route again; None: do not.
+
+        Who waits for the end of a rest comes a random time after it: others wait for it too.
+        """
+        if isinstance(failure, CircuitOpen):
+            is_worth_it = is_last and failure.is_resting and failure.retry_after_s <= self._retry.wish_max_s
+            return failure.retry_after_s + backoff_s if is_worth_it else None
         match reaction_to(failure).here:
             case Here.BACKOFF:
                 return backoff_s
             case Here.WISH if isinstance(failure, ProviderDeferred):
-                if failure.retry_after_s <= self._retry.wish_max_s:
-                    return failure.retry_after_s
-                circuit = circuit_name(route.provider, route.model)
-                self._breakers.rest(circuit, min(failure.retry_after_s, MAX_REST_S))
+                is_short = failure.retry_after_s <= self._retry.wish_max_s
+                return failure.retry_after_s + backoff_s if is_short else None
         return None
 
 
-def _call_for_rest(request: ChatRequest, route: Route, text: str, prefill: Prefill) -> Call:
+def _circuit(route: Route) -> str:
+    return circuit_name(route.provider, route.model)
+
+
+def _call_for_rest(request: ChatRequest, route: Route, text: str, prefill: Prefill, *, is_extra: bool) -> Call:
     splice = Splice(text, is_prefilled=prefill is not Prefill.NONE)
-    return Call(route=route, request=continued(request, text, prefill), splice=splice)
+    return Call(route=route, request=continued(request, text, prefill), splice=splice, is_extra=is_extra)
 
 
 def _larger(left: Sequence[Route], asked: Route, failure: ProviderRejected, progress: Progress) -> list[Route]:

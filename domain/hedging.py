@@ -32,6 +32,15 @@ class Pace:
         """Remember a first token."""
         self._seconds[circuit_name(route.provider, route.model)].append(seconds)
 
+    def lost(self, route: Route, seconds: float) -> None:
+        """Remember a first token that would have taken longer still, if that is unusual: ending it is no speed."""
+        usual_s = self.usual_s(circuit_name(route.provider, route.model))
+        if usual_s is not None and seconds >= usual_s:
+            self.took(route, seconds)
+
+    def failed(self, route: Route) -> None:
+        """Who has no first token says nothing of the time to one."""
+
     def usual_s(self, circuit: str) -> float | None:
         """What all but the slowest have taken at most; None: it is not known yet."""
         seconds = sorted(self._seconds[circuit])
@@ -46,8 +55,16 @@ class Hedging:
         self._pace = pace
         self._saved = 0.0
 
-    async def race(self, first: Call, second: Call, make: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
+    async def race(
+        self,
+        first: Call,
+        second: Call,
+        make: Callable[[Call], Coroutine[Any, Any, None]],
+        may_call_more: Callable[[], bool] = lambda: True,
+    ) -> None:
         """The answer of the call that has begun it: `second` is made when `first` is late; the slower one is cancelled.
+
+        It is not made unless `may_call_more` says so, which is asked once.
 
         Raises:
             ProviderError, CircuitOpen: what the one that had begun failed with, or `first` if none had.
@@ -57,11 +74,11 @@ class Hedging:
         if usual_s is None or self._saved < 1.0:
             await make(first)
         else:
-            await _Race(make).run(first, second, usual_s, self._spend)
+            await _Race(make).run(first, second, usual_s, lambda: self._spend(may_call_more))
 
-    def _spend(self) -> bool:
+    def _spend(self, may_call_more: Callable[[], bool]) -> bool:
         """Whether a second call may be made; it is counted."""
-        if self._saved < 1.0:
+        if self._saved < 1.0 or not may_call_more():
             return False
         self._saved -= 1.0
         return True
@@ -72,33 +89,36 @@ class _Race:
 
     def __init__(self, make: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
         self._make = make
-        self._tasks: list[asyncio.Future[Any]] = []
+        self._tasks: dict[asyncio.Future[Any], Call] = {}
         self._winner: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     async def run(self, first: Call, second: Call, usual_s: float, may_hedge: Callable[[], bool]) -> None:
         try:
-            self._start(first)
-            await asyncio.wait({self._tasks[0], self._winner}, timeout=usual_s, return_when=asyncio.FIRST_COMPLETED)
-            if not (self._winner.done() or self._tasks[0].done()) and may_hedge():
+            running = self._start(first)
+            await asyncio.wait({running, self._winner}, timeout=usual_s, return_when=asyncio.FIRST_COMPLETED)
+            if not (self._winner.done() or running.done()) and may_hedge():
                 self._start(second)
             await self._someone_won_or_all_lost()
-            await (self._winner.result() if self._winner.done() else self._tasks[0])
+            await (self._winner.result() if self._winner.done() else running)
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _start(self, call: Call) -> None:
+    def _start(self, call: Call) -> asyncio.Future[Any]:
         call.on_first = self._won(call.on_first)
-        self._tasks.append(asyncio.get_running_loop().create_task(self._make(call)))
+        task = asyncio.get_running_loop().create_task(self._make(call))
+        self._tasks[task] = call
+        return task
 
     def _won(self, on_first: Callable[[], Awaitable[None]] | None) -> Callable[[], Awaitable[None]]:
         async def won() -> None:
             winner = asyncio.current_task()
             assert winner is not None  # noqa: S101  # a coroutine runs in a task
             self._winner.set_result(winner)
-            for task in self._tasks:
+            for task, call in self._tasks.items():
                 if task is not winner:
+                    call.has_lost = True
                     task.cancel()
             if on_first is not None:
                 await on_first()

@@ -308,18 +308,21 @@ class UsageLimiter(Protocol):
 
 
 class Permit(Protocol):
-    """Leave to call a route once. Tell it how the call went; what is not told counts for nothing."""
+    """Leave to call a route once. Tell it how the call went; what is not told counts for nothing.
+
+    A call counts once: a failure after a success takes its place.
+    """
 
     def success(self) -> None:
         """The route has begun to answer."""
         ...
 
     def failure(self) -> None:
-        """The route has failed, before its first token or after."""
+        """The route has failed, before its first token or after: a probe that had closed the circuit opens it again."""
         ...
 
     def abandon(self) -> None:
-        """The call ended for a reason that says nothing of the route; a probe's place is free again."""
+        """The call is over. Unless it was told, it says nothing of the route; a probe's place is free again."""
         ...
 
 

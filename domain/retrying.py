@@ -1,5 +1,6 @@
 """How often a route is asked again: for one request, and over all requests."""
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -11,8 +12,8 @@ Delays = Callable[[], Iterator[float]]
 class RetryPolicy:
     """`attempts` on one route before its first token; waits grow from `base_s` to `max_s`, with full jitter.
 
-    A provider's own wish is waited for in place only up to `wish_max_s`. Over all requests, retries are at most
-    `budget_ratio` of a provider's calls, beside those that quiet services are always allowed.
+    A provider's own wish is waited for in place only up to `wish_max_s`. Over all requests, extra calls are at most
+    `budget_ratio` of a provider's others, beside the few that quiet services are always allowed.
     """
 
     attempts: int = 3
@@ -26,37 +27,68 @@ class RetryPolicy:
             raise ValueError(f"at least one attempt, not {self.attempts}")
 
 
-FLOOR_RETRIES = 20.0
-FLOOR_RETRIES_PER_S = 2.0
-MAX_RETRIES = 1000.0
+FLOOR_EXTRAS = 5
+WINDOW_S = 60.0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Second:
+    """How many calls were made in the second from `began_s` on."""
+
+    began_s: float
+    called: int = 0
+    extra: int = 0
 
 
 class RetryBudget:
-    """A bucket of retries of one provider: every call puts in `ratio` of one, every retry takes one out.
+    """How many extra calls one provider may have: in any WINDOW_S, `ratio` of the others made in it and FLOOR_EXTRAS.
 
-    FLOOR_RETRIES are there at first, and come back at FLOOR_RETRIES_PER_S. So an outage costs the provider at most that
-    share of extra calls, and who calls it seldom is not told that there is nothing left. More than MAX_RETRIES are not
-    saved up: an hour of good calls does not pay for a storm.
-
-    Source: twitter.github.io/finagle/guide/Clients.html, "Retry Budget", as known 2026-11.
+    So an outage costs the provider at most that share of extra calls, and who calls it seldom is not told that there is
+    nothing left. Nothing is saved up: an hour of good calls does not pay for a storm.
     """
 
     def __init__(self, ratio: float) -> None:
         self._ratio = ratio
-        self._retries = FLOOR_RETRIES
-        self._filled_at_s = 0.0
+        self._seconds: deque[_Second] = deque()
+        self._called = self._extra = 0
 
-    def called(self) -> None:
-        """Count a first call."""
-        self._retries = min(MAX_RETRIES, self._retries + self._ratio)
+    def called(self, now_s: float) -> None:
+        """Count a call that is no extra one, at `now_s` (monotonic seconds)."""
+        self._at(now_s).called += 1
+        self._called += 1
 
     def take(self, now_s: float) -> bool:
-        """Whether a retry may be made at `now_s` (monotonic seconds); it is counted."""
-        if self._retries < FLOOR_RETRIES:
-            filled = (now_s - self._filled_at_s) * FLOOR_RETRIES_PER_S
-            self._retries = min(FLOOR_RETRIES, self._retries + filled)
-        self._filled_at_s = now_s
-        if self._retries < 1.0:
+        """Whether an extra call may be made at `now_s`; it is counted."""
+        second = self._at(now_s)
+        if self._extra + 1 > FLOOR_EXTRAS + self._ratio * self._called:
             return False
-        self._retries -= 1.0
+        second.extra += 1
+        self._extra += 1
         return True
+
+    def _at(self, now_s: float) -> _Second:
+        """Where what happens now is counted; what happened before the window is not any more."""
+        seconds = self._seconds
+        while seconds and seconds[0].began_s <= now_s - WINDOW_S:
+            past = seconds.popleft()
+            self._called -= past.called
+            self._extra -= past.extra
+        if not seconds or seconds[-1].began_s <= now_s - 1.0:
+            seconds.append(_Second(began_s=now_s))
+        return seconds[-1]
+
+
+class RetryBudgets:
+    """The budget of each provider."""
+
+    def __init__(self, ratio: float, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._budgets: defaultdict[str, RetryBudget] = defaultdict(lambda: RetryBudget(ratio))
+
+    def called(self, provider: str) -> None:
+        """A call that its request needs has been made."""
+        self._budgets[provider].called(self._clock())
+
+    def take(self, provider: str) -> bool:
+        """Whether a request may make a call more than it needs; it is counted."""
+        return self._budgets[provider].take(self._clock())

@@ -46,7 +46,7 @@ class Strategy(StrEnum):
     """How the routes of a model are put in order, for each request.
 
     PRIORITY: as they stand. WEIGHTED: at random, with a share for each. CHEAPEST: by what this request is expected to
-    cost. FASTEST: by the time to the first token lately; one that is not known goes first, and now and then any.
+    cost. FASTEST: by the time to the first token lately; one that was never tried goes first, and now and then any.
     ROUND_ROBIN: each leads in turn.
     """
 
@@ -70,12 +70,14 @@ class Model:
 class Facts:
     """What a selection goes by.
 
-    `obstacle` says why a route cannot be called now; None: it can. `random` gives numbers from 0 to below 1. `turn` is
-    how many selections the model has had. `first_token_s` is how long a route takes to its first token, None when that
-    is not known; `cost_usd` what this request is expected to cost there.
+    `obstacle` says why a route cannot be called now; None: it can. `rest_s` says how soon one that cannot will have had
+    the short rest that it has asked for; None: there is nothing to wait for. `random` gives numbers from 0 to below 1.
+    `turn` is how many selections the model has had. `first_token_s` is how long a route takes to its first token, None
+    when it was never tried; `cost_usd` what this request is expected to cost there.
     """
 
     obstacle: Callable[[Route], str | None]
+    rest_s: Callable[[Route], float | None]
     random: Callable[[], float]
     turn: int
     first_token_s: Callable[[Route], float | None]
@@ -89,16 +91,25 @@ EXPLORED_RATIO = 0.05
 def select_routes(model: Model, preferred: str | None, facts: Facts) -> Sequence[Route]:
     """The routes of `model` that can be called, best first; those of the `preferred` provider lead.
 
+    Behind them stand those that can be waited for.
+
     Raises:
-        AllProvidersDown: there are none.
+        AllProvidersDown: there are none of either.
     """
     obstacles = [(route, facts.obstacle(route)) for route in model.routes]
     routes = [route for route, obstacle in obstacles if obstacle is None]
-    if not routes:
+    resting = _soonest(model, facts)
+    if not routes and not resting:
         why = (Attempt(route.provider, route.model, obstacle or "") for route, obstacle in obstacles)
         raise AllProvidersDown(tuple(why))
     ordered = ORDERS[model.strategy](routes, facts)
-    return sorted(ordered, key=lambda route: route.provider != preferred)
+    return [*sorted(ordered, key=lambda route: route.provider != preferred), *resting]
+
+
+def _soonest(model: Model, facts: Facts) -> Sequence[Route]:
+    """The routes that are worth waiting for, the soonest first."""
+    rests_s = [(rest_s, place) for place, route in enumerate(model.routes) if (rest_s := facts.rest_s(route))]
+    return [model.routes[place] for _, place in sorted(rests_s)]
 
 
 Order = Callable[[Sequence[Route], Facts], Sequence[Route]]
@@ -111,14 +122,14 @@ def _weighted(routes: Sequence[Route], facts: Facts) -> Sequence[Route]:
 
 def _fastest(routes: Sequence[Route], facts: Facts) -> Sequence[Route]:
     by_speed = sorted(routes, key=lambda route: (facts.first_token_s(route) or 0.0, facts.random()))
-    if facts.random() >= EXPLORED_RATIO:
+    if not by_speed or facts.random() >= EXPLORED_RATIO:
         return by_speed
     lucky = by_speed.pop(int(facts.random() * len(by_speed)))
     return [lucky, *by_speed]
 
 
 def _round_robin(routes: Sequence[Route], facts: Facts) -> Sequence[Route]:
-    first = facts.turn % len(routes)
+    first = facts.turn % max(1, len(routes))
     return [*routes[first:], *routes[:first]]
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from perf import targets
 from perf.figures import Figure
 from perf.load import Alternate, Closed
-from perf.processes import Simulator, load, simulator, weir
+from perf.processes import Simulator, failed_attempts, load, simulator, weir
 
 REQUESTS, CONCURRENCY = 500, 32
 TIMEOUT_S = 1.0
@@ -23,13 +23,16 @@ _questions = count()
 def measure(*, is_quick: bool) -> Iterator[Figure]:
     """What is added once the circuit is open, and how late silences are noticed."""
     with simulator() as provider:
-        for outage in ("500", "silent"):
+        for outage in ("refusing", "500", "silent"):
             yield from _outage(provider, outage, rounds=50 if is_quick else 300)
         yield from _silences(provider, rounds=3 if is_quick else 10)
 
 
 def _outage(provider: Simulator, outage: str, rounds: int) -> Iterator[Figure]:
-    """All answers are whole, or the load generator would say so."""
+    """All answers are whole, or the load generator would say so.
+
+    Wasted calls are counted where they arrive, and where they are made: one that is refused never arrives.
+    """
     with weir(provider, WEIR_FIRST_TOKEN_TIMEOUT_S=str(TIMEOUT_S), WEIR_RETRY_BASE_S="0.05") as service:
         opening = targets.named_events(service.url, f"behind_{outage}", "Question {n}?")
         behind = targets.named_events(service.url, f"behind_{outage}", "Once more, question {n}?")
@@ -39,10 +42,11 @@ def _outage(provider: Simulator, outage: str, rounds: int) -> Iterator[Figure]:
             scenario="failover", name=f"{outage}: whole answers of {REQUESTS}", value=answers.count, at_least=500
         )
         provider.wait_until_idle()
-        before = provider.calls()
+        calls, failures = provider.calls(), failed_attempts(service.url)
         by_turns = load(Alternate(targets=[behind, alone], rounds=rounds))
         behind_s, alone_s = map(median, by_turns.first_token_s)
-        wasted = provider.calls() - before - 2 * rounds
+        wasted = max(provider.calls() - calls - 2 * rounds, failed_attempts(service.url) - failures)
+    yield Figure(scenario="failover", name=f"{outage}: calls until it is open", value=failures, at_least=5)
     added_ms = (behind_s - alone_s) * 1000
     yield Figure(scenario="failover", name=f"{outage}: added at the median", value=added_ms, unit="ms", at_most=2.0)
     yield Figure(scenario="failover", name=f"{outage}: calls wasted once it is open", value=wasted, at_most=1)

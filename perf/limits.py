@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from domain.admission import Slots
 from domain.chat import Caller
+from domain.concurrency import ProviderSlots
 from domain.errors import RateLimited
 from domain.events import Events, RateChecked
 from domain.limiting import Rate
@@ -31,7 +32,9 @@ class Instance:
         events = Events()
         self.paths: Counter[str] = Counter()
         slots = Slots(limit=1, limit_per_user=1, clock=time.monotonic)
-        self.metrics = PrometheusMetrics(events=events, providers=(), slots=slots, version="0")
+        self.metrics = PrometheusMetrics(
+            events=events, providers=(), slots=slots, calls=ProviderSlots({}), task_count=lambda: 0, version="0"
+        )
         events.subscribe(RateChecked, lambda event: self.paths.update((event.path,)))
         self.client = RedisClient(connect(url).commands, linger_s=0.005, publish=events.publish)
         self.limiter = RedisRateLimiter(

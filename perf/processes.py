@@ -19,6 +19,7 @@ from urllib.error import HTTPError, URLError
 
 import msgspec
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from perf.load import Answers, Job
 
@@ -74,12 +75,21 @@ def simulator() -> Iterator[Simulator]:
         yield Simulator(openai=addresses["openai"], control=addresses["control"])
 
 
+def failed_attempts(url: str) -> int:
+    """How many of the calls of the service at `url` were none of an answer, by its own count."""
+    with _open_url(f"{url}/metrics", timeout=5) as response:
+        families = text_string_to_metric_families(response.read().decode())
+    attempts = [each for family in families for each in family.samples if each.name == "sse_provider_attempts_total"]
+    return int(sum(each.value for each in attempts if each.labels["outcome"] != "ok"))
+
+
 @contextmanager
 def weir(provider: Simulator, redis_url: str = "", port: int = 0, **settings: str) -> Iterator[Server]:
     """The service, with no limits, asking `provider`; with Redis if its URL is given; at any port if it is 0."""
     environment = {
         "WEIR_REDIS_URL": redis_url,
         "OPENAI_API_KEY": "x",
+        "REFUSING_API_KEY": "x",
         "OPENAI_BASE_URL": provider.openai,
         "WEIR_CATALOGUE": str(PROJECT / "perf" / "catalogue.toml"),
         "WEIR_RATE_ANONYMOUS": "unlimited",

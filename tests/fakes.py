@@ -67,7 +67,7 @@ class FakeCircuitBreakers:
     async def acquire(self, circuit: str) -> "_FakePermit":
         named = self._circuits[circuit]
         if named.wait_s() > 0:
-            raise CircuitOpen(circuit, named.wait_s())
+            raise CircuitOpen(circuit, named.wait_s(), is_resting=named.closed_for_s() <= 0)
         if named.state is CircuitState.OPEN:
             named.react(circuit, Signal.RESTED)
         permit = _FakePermit(circuit, named, self.told[provider_of(circuit)])
@@ -76,15 +76,17 @@ class FakeCircuitBreakers:
         return permit
 
     def rest(self, circuit: str, wait_s: float) -> None:
-        self._circuits[circuit].rests_until_s = self._clock() + wait_s
+        named = self._circuits[circuit]
+        named.rests_until_s = max(named.rests_until_s, self._clock() + wait_s)
 
     def circuit(self, circuit: str) -> Circuit:
         named = self._circuits[circuit]
-        return Circuit(name=circuit, state=named.state, wait_s=max(0.0, named.wait_s()))
+        wait_s = max(0.0, named.wait_s())
+        return Circuit(name=circuit, state=named.state, wait_s=wait_s, is_resting=named.closed_for_s() <= 0 < wait_s)
 
     def reset(self, circuit: str) -> None:
         named = self._circuits[circuit]
-        named.window.clear()
+        named.window = Window(named.policy)
         named.rests_until_s = 0.0
         named.react(circuit, Signal.RESET)
         named.ramp = None
@@ -94,7 +96,7 @@ class _FakeCircuit:
     def __init__(self, policy, publish, clock):
         self.policy, self.publish, self.clock = policy, publish, clock
         self.state, self.window, self.probe, self.opened_at_s = CircuitState.CLOSED, Window(policy), None, 0.0
-        self.ramp, self.rests_until_s = None, 0.0
+        self.ramp, self.rests_until_s, self.believed = None, 0.0, None
 
     def wait_s(self):
         return max(self.closed_for_s(), self.rests_until_s - self.clock() if self.rests_until_s else 0.0)
@@ -109,6 +111,7 @@ class _FakeCircuit:
         after = next_state(self.state, signal)
         if after is not self.state:
             self.state, self.window, self.opened_at_s = after, Window(self.policy), self.clock()
+            self.probe = self.believed = None
             self.ramp = Ramp() if after is CircuitState.CLOSED else None
             self.publish(CircuitChanged(provider=provider_of(name), model=model_of(name), state=after))
 
@@ -116,31 +119,41 @@ class _FakeCircuit:
 class _FakePermit:
     def __init__(self, name, circuit, told):
         self.name, self.circuit, self.told, self.ramp = name, circuit, told, circuit.ramp
+        self.window, self.has_succeeded, self.is_over = circuit.window, False, False
         if self.ramp:
             self.ramp.began()
 
     def success(self):
         self.told.append("success")
-        self._settle(self.circuit.window.succeeded(), has_succeeded=True)
+        if not (self.is_over or self.has_succeeded):
+            if self is self.circuit.probe:
+                self.circuit.react(self.name, Signal.SUCCEEDED)
+                self.circuit.believed, self.window = self, self.circuit.window
+            self.window.succeeded()
+            self.has_succeeded = True
+        self._leave(has_succeeded=True)
 
     def failure(self):
         self.told.append("failure")
-        self._settle(self.circuit.window.failed())
+        circuit = self.circuit
+        if not self.is_over and self in {circuit.probe, circuit.believed}:
+            circuit.react(self.name, Signal.TRIPPED)
+        elif not self.is_over and self.window is circuit.window:
+            circuit.react(self.name, circuit.window.failed(after_success=self.has_succeeded))
+        self.is_over = True
+        self._leave()
 
     def abandon(self):
         self.told.append("abandon")
+        self.is_over = True
         self._leave()
-
-    def _settle(self, signal, *, has_succeeded=False):
-        if self.circuit.state is not CircuitState.HALF_OPEN or self.circuit.probe is self:
-            self.circuit.react(self.name, signal)
-        self._leave(has_succeeded=has_succeeded)
 
     def _leave(self, *, has_succeeded=False):
         ramp, self.ramp = self.ramp, None
         if ramp:
             ramp.ended(has_succeeded=has_succeeded)
-            self.circuit.ramp = None if ramp.is_over else self.circuit.ramp
+            if ramp.is_over and ramp is self.circuit.ramp:
+                self.circuit.ramp = self.circuit.believed = None
         if self.circuit.probe is self:
             self.circuit.probe = None
 

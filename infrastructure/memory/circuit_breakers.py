@@ -67,7 +67,7 @@ class PurgatoryCircuitBreakers:
     def circuit(self, circuit: str) -> Circuit:
         """How the circuit stands."""
         named = self._named(circuit)
-        return Circuit(name=circuit, state=named.state, wait_s=named.wait_s())
+        return Circuit(name=circuit, state=named.state, wait_s=named.wait_s(), is_resting=named.is_resting)
 
     def reset(self, circuit: str) -> None:
         """The circuit is closed, and what was counted or asked for is forgotten."""
@@ -102,6 +102,8 @@ class _Circuit:
         self._clock = clock
         self._on_change = on_change
         self._probe: _Permit | None = None
+        self._believed: _Permit | None = None
+        """The probe on whose word the circuit is closed, until enough others have succeeded."""
         self._ramp: Ramp | None = None
         self._rests_until_s = 0.0
         self._window = Window(policy)
@@ -109,10 +111,10 @@ class _Circuit:
     def acquire(self) -> "_Permit":
         wait_s = self.wait_s()
         if wait_s > 0:
-            raise CircuitOpen(self._context.name, wait_s)
+            raise CircuitOpen(self._context.name, wait_s, is_resting=self.is_resting)
         if self.state is CircuitState.OPEN:
             self.react(Signal.RESTED)
-        permit = _Permit(self, self._ramp)
+        permit = _Permit(self, self._window, self._ramp)
         if self.state is CircuitState.HALF_OPEN:
             self._probe = permit
         return permit
@@ -123,6 +125,11 @@ class _Circuit:
     def wait_s(self) -> float:
         """Seconds until a permit can be had; 0.0: now."""
         return max(self._closed_for_s(), self._rests_until_s - self._clock() if self._rests_until_s else 0.0, 0.0)
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether a permit could be had now, had the route not asked for a rest."""
+        return self._closed_for_s() <= 0 < self.wait_s()
 
     def _closed_for_s(self) -> float:
         match self.state:
@@ -136,20 +143,29 @@ class _Circuit:
                 return 0.0
 
     def succeeded(self, permit: "_Permit") -> None:
-        self._window.succeeded()
-        self._settle(permit, Signal.SUCCEEDED)
+        """While half-open only the probe decides: what began before says nothing of the provider now."""
+        if permit is self._probe:
+            self.react(Signal.SUCCEEDED)
+            self._believed, permit.window = permit, self._window
+        permit.window.succeeded()
         if self._ramp is not None and self._ramp.is_over:
-            self._ramp = None
+            self._ramp = self._believed = None
 
     def failed(self, permit: "_Permit") -> None:
-        self._settle(permit, self._window.failed())
+        """As `succeeded`; a probe that was believed and breaks takes its word back."""
+        if permit is self._probe:
+            self.react(Signal.FAILED)
+        elif permit is self._believed:
+            self.react(Signal.TRIPPED)
+        elif permit.window is self._window:
+            self.react(self._window.failed(after_success=permit.has_succeeded))
 
     def abandoned(self, permit: "_Permit") -> None:
         if permit is self._probe:
             self._probe = None
 
     def reset(self) -> None:
-        self._window.clear()
+        self._window = Window(self._policy)
         self._rests_until_s = 0.0
         self.react(Signal.RESET)
         self._ramp = None
@@ -178,7 +194,8 @@ class _Circuit:
 
     def _enter(self, state: CircuitState, opened_at_s: float) -> None:
         """Purgatory holds the new state and says that it has changed."""
-        self._window.clear()
+        self._window = Window(self._policy)
+        self._probe = self._believed = None
         self._ramp = Ramp() if state is CircuitState.CLOSED else None
         self._context.set_state(self._new_state(state, opened_at_s))
         for message in self._context.messages:
@@ -186,12 +203,6 @@ class _Circuit:
                 name, entered = message.name, _STATES[message.state]
                 self._publish(CircuitChanged(provider=provider_of(name), model=model_of(name), state=entered))
         self._context.messages.clear()
-
-    def _settle(self, permit: "_Permit", signal: Signal) -> None:
-        """While half-open only the probe decides: what began before says nothing of the provider now."""
-        if self.state is not CircuitState.HALF_OPEN or permit is self._probe:
-            self.react(signal)
-        self.abandoned(permit)
 
     def _new_state(self, state: CircuitState, opened_at_s: float) -> State:
         if state is CircuitState.OPEN:
@@ -206,26 +217,35 @@ PROBE_WAIT_S = 1.0
 
 
 class _Permit:
-    __slots__ = ("_circuit", "_ramp")
+    """`window` is where its call counts, `has_succeeded` whether it counts as a success there."""
 
-    def __init__(self, circuit: _Circuit, ramp: Ramp | None) -> None:
+    __slots__ = ("_circuit", "_is_over", "_ramp", "has_succeeded", "window")
+
+    def __init__(self, circuit: _Circuit, window: Window, ramp: Ramp | None) -> None:
         self._circuit = circuit
         self._ramp = ramp
+        self._is_over = False
+        self.window = window
+        self.has_succeeded = False
         if ramp is not None:
             ramp.began()
 
     def success(self) -> None:
-        """The route has begun to answer."""
+        """See the port."""
         self._waits_no_more(has_succeeded=True)
-        self._circuit.succeeded(self)
+        if not (self._is_over or self.has_succeeded):
+            self._circuit.succeeded(self)
+            self.has_succeeded = True
 
     def failure(self) -> None:
-        """The route has failed, before its first token or after."""
-        self._waits_no_more(has_succeeded=False)
-        self._circuit.failed(self)
+        """See the port."""
+        if not self._is_over:
+            self._circuit.failed(self)
+        self.abandon()
 
     def abandon(self) -> None:
-        """The call ended for a reason that says nothing of the route; a probe's place is free again."""
+        """See the port."""
+        self._is_over = True
         self._waits_no_more(has_succeeded=False)
         self._circuit.abandoned(self)
 

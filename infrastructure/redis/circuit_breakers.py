@@ -26,9 +26,12 @@ from infrastructure.redis.keys import circuit_key, probe_key
 _KEEP_S = 3600.0
 """How long it is remembered what a circuit last was, beyond the time that it is open."""
 
+_SLACK_S = 1.0
+"""A probe is begun after its lease: that must not lapse just before the probe is given up."""
+
 
 class RedisCircuitBreakers:
-    """See the module. A probe that nobody ends, for its instance is gone, keeps its lease for `probe_s` seconds."""
+    """See the module. A probe is given up after `probe_s` seconds; a little later it loses its lease in any case."""
 
     def __init__(
         self,
@@ -46,7 +49,7 @@ class RedisCircuitBreakers:
         self._client = client
         self._circuits = tuple(circuits)
         self._instance_id = instance_id
-        self._probe_ms = int(probe_s * 1000)
+        self._probe_ms = int((probe_s + _SLACK_S) * 1000)
         self._clock = clock
         self._unix_now = unix_now
         self._tokens = count()
@@ -206,17 +209,17 @@ class _Probe:
         self._free: Callable[[], None] | None = free
 
     def success(self) -> None:
-        """The route has begun to answer."""
+        """See the port."""
         self._permit.success()
         self._end()
 
     def failure(self) -> None:
-        """The route has failed, before its first token or after."""
+        """See the port."""
         self._permit.failure()
         self._end()
 
     def abandon(self) -> None:
-        """The call ended for a reason that says nothing of the route; a probe's place is free again."""
+        """See the port."""
         self._permit.abandon()
         self._end()
 

@@ -72,7 +72,8 @@ class Behaviour:
     """One way to answer.
 
     Attributes:
-        ttft_s: from the request to the first token, or to an error's status line.
+        headers_s: wait before the headers of an answer, or before an error's status line: nothing is heard of it.
+        ttft_s: from there to the first token, or to an error's status line.
         gap_s: between two tokens; 0 sends them as fast as the client reads.
         tokens: length of the answer.
         text: the answer itself, instead of `tokens` from the fixed sentences.
@@ -87,6 +88,7 @@ class Behaviour:
         remarks: beside each text stands how a filter has found it, as at Azure.
     """
 
+    headers_s: float = 0.0
     ttft_s: float = 0.005
     gap_s: float = 0.001
     tokens: int = 25
@@ -214,5 +216,5 @@ _FIELDS: Mapping[str, tuple[str, _Reader, str]] = {
     "retry_after": ("retry_after_s", _seconds, "a number of seconds, 0 to a day,"),
     "retry_after_as": ("retry_after_as", _clock, f"one of {', '.join(Clock)}"),
     "choices": ("choices", _count, f"a whole number, 0 to {MAX_TOKENS},"),
-    **_durations(("ttft", "gap", "queued", "keepalive", "retry_after")),
+    **_durations(("headers", "ttft", "gap", "queued", "keepalive", "retry_after")),
 }

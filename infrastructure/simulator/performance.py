@@ -32,6 +32,8 @@ async def perform(
         Refused: the behaviour is an error response.
         ConnectionBroken: the behaviour broke the connection.
     """
+    if behaviour.headers_s:
+        await asyncio.sleep(behaviour.headers_s)
     await _fail_before_answering(request, dialect, ask, behaviour)
     choices = ask.choices if behaviour.choices is None else min(ask.choices, behaviour.choices)
     ask = replace(ask, choices=choices, has_remarks=behaviour.remarks)

@@ -1,7 +1,7 @@
 """What happened, counted for Prometheus under the names of the contract."""
 
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from prometheus_client.gc_collector import GCCollector
@@ -10,6 +10,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from domain.admission import Slots
 from domain.breaker import CircuitState, worst
+from domain.concurrency import ProviderSlots
 from domain.events import (
     AnswerServed,
     AttemptEnded,
@@ -42,7 +43,16 @@ _STAGE_BUCKETS = (0.00001, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1
 class PrometheusMetrics:
     """The process's metrics, kept by listening to `events`."""
 
-    def __init__(self, *, events: Events, providers: Iterable[str], slots: Slots, version: str) -> None:
+    def __init__(
+        self,
+        *,
+        events: Events,
+        providers: Iterable[str],
+        slots: Slots,
+        calls: ProviderSlots,
+        task_count: Callable[[], int],
+        version: str,
+    ) -> None:
         self._registry = CollectorRegistry(auto_describe=True)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -51,9 +61,11 @@ class PrometheusMetrics:
         self._gauge("sse_waiting_connections", "Requests that wait for a slot").set_function(
             lambda: slots.waiting_count
         )
+        self._gauge("sse_tasks", "Of the event loop; a handful while nothing is asked").set_function(task_count)
         self._count_requests(events)
         self._count_cache(events)
         self._count_limits(events)
+        self._count_calls(providers, calls)
         self._count_providers(events, providers)
         self._count_usage(events)
         self._count_stores(events)
@@ -113,6 +125,11 @@ class PrometheusMetrics:
 
         events.subscribe(RateChecked, lambda event: checks(event.path).inc())
         events.subscribe(RequestTurnedAway, turned_away)
+
+    def _count_calls(self, providers: Iterable[str], calls: ProviderSlots) -> None:
+        under_way = self._gauges("sse_provider_calls", "Calls under way", "provider")
+        for provider in providers:
+            under_way(provider).set_function(partial(calls.taken_count, provider))
 
     def _count_providers(self, events: Events, providers: Iterable[str]) -> None:
         attempts = self._counters("sse_provider_attempts_total", "Calls by how they ended", "provider", "outcome")

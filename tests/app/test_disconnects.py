@@ -43,6 +43,21 @@ async def test_leaving_in_the_middle_ends_the_providers_call(client, path):
     await metrics.until(client, "sse_active_connections", lambda live: live == 0)
 
 
+async def test_what_is_under_way_can_be_seen_and_so_can_that_nothing_is(client):
+    """An operator sees whether calls or tasks stay behind."""
+    await metrics.until(client, "sse_provider_calls", lambda calls: calls == 0)
+    tasks = await metrics.total(client, "sse_tasks")
+    client.simulator.behave("openai", fault="stall", at=3)
+    async with client.open(STREAM) as stream:
+        await stream.chunks(1)
+        assert await metrics.total(client, "sse_provider_calls", provider="openai") == 1
+        assert await metrics.total(client, "sse_tasks") > tasks
+
+    await client.simulator.until("openai.closed_by_client==1")
+    await metrics.until(client, "sse_provider_calls", lambda calls: calls == 0)
+    await metrics.until(client, "sse_tasks", lambda now: now <= tasks)
+
+
 async def test_a_slot_is_free_at_once_and_not_after_the_grace_period(simulator):
     """The next client does not wait for the last one's provider."""
     simulator.behave("openai", gap_s=0.01, tokens=2000)

@@ -267,9 +267,12 @@ async def test_late_news_of_calls_from_before_neither_closes_nor_prolongs_an_ope
     assert subject.states == [CircuitState.OPEN]
 
 
-async def test_a_failure_told_after_a_success_counts(subject):
-    """A provider that begins to answer and breaks off has failed."""
-    for _ in range(POLICY.failures):
+@pytest.mark.parametrize("failures", [1, 3, 5])
+async def test_a_failure_told_after_a_success_takes_its_place(kind, failures):
+    """A provider that begins to answer and breaks off has failed, and has not also succeeded."""
+    subject = Subject(kind, BreakerPolicy(failures=failures, window=5, open_s=32.0))
+    for number in range(failures):
+        assert subject.states == [], number
         permit = await subject.acquire()
         permit.success()
         permit.failure()
@@ -278,18 +281,96 @@ async def test_a_failure_told_after_a_success_counts(subject):
     assert subject.states == [CircuitState.OPEN]
 
 
-async def test_a_probe_that_breaks_off_after_its_first_token_counts_in_the_new_window(subject):
-    """It has closed the circuit, and is the first failure after."""
+async def test_of_streams_that_break_no_success_is_left(subject):
+    """Two calls that break, among five, are two failures and no successes beside."""
+    permits = [await subject.acquire() for _ in range(2)]
+    for permit in permits:
+        permit.success()
+    for permit in permits:
+        permit.failure()
+    await subject.succeed(3)
+    await subject.fail()
+
+    assert await subject.is_closed()
+    await subject.fail()
+    assert await subject.is_closed(), "the two are not among the last five any more"
+    await subject.fail()
+    assert subject.states == [CircuitState.OPEN]
+
+
+@pytest.mark.parametrize("told", ["failure", "success", "abandon"])
+async def test_a_call_that_has_failed_counts_once(subject, told):
+    """Whatever is said of it afterwards."""
+    for _ in range(POLICY.failures - 1):
+        permit = await subject.acquire()
+        permit.failure()
+        getattr(permit, told)()
+
+    assert await subject.is_closed()
+    await subject.fail()
+    assert subject.states == [CircuitState.OPEN]
+
+
+async def test_many_streams_under_way_do_not_hide_that_they_all_break(kind):
+    """Their beginnings have left the window before they end."""
+    subject = Subject(kind, BreakerPolicy(failures=4, window=5, open_s=32.0))
+    permits = []
+    for _ in range(40):
+        permits.append(await subject.acquire())
+        permits[-1].success()
+        if len(permits) > 20:
+            permits.pop(0).failure()
+        if not subject.breakers.can_try("p/m"):
+            break
+
+    assert subject.states == [CircuitState.OPEN]
+
+
+async def test_a_probe_that_breaks_off_after_its_first_token_opens_the_circuit_again(subject):
+    """It was closed on its word alone."""
     await subject.trip()
     subject.rest()
     probe = await subject.acquire()
     probe.success()
-    probe.failure()
     assert subject.states[-1] is CircuitState.CLOSED
+    await subject.succeed(2)
 
-    await subject.fail(POLICY.failures - 1)
+    probe.failure()
+    probe.abandon()
 
+    assert (await subject.refusal()).retry_after_s == POLICY.open_s
     assert subject.states[-1] is CircuitState.OPEN
+    assert subject.breakers.circuit("p/m").state is CircuitState.OPEN
+
+
+async def test_a_probe_that_breaks_off_when_many_others_have_succeeded_is_one_failure(subject):
+    """By then the circuit is closed on their word."""
+    await subject.trip()
+    subject.rest()
+    probe = await subject.acquire()
+    probe.success()
+    await subject.succeed(100)
+
+    probe.failure()
+
+    assert await subject.is_closed()
+    await subject.fail(POLICY.failures - 1)
+    assert subject.states[-1] is CircuitState.OPEN
+
+
+async def test_late_failures_of_calls_from_before_count_nothing_once_it_is_closed_again(subject):
+    """They tell how the provider was."""
+    early = [await subject.acquire() for _ in range(10)]
+    for permit in early[:5]:
+        permit.success()
+    await subject.trip()
+    subject.rest()
+    await subject.succeed()
+
+    for permit in early:
+        permit.failure()
+
+    assert subject.states[-1] is CircuitState.CLOSED
 
 
 async def test_with_a_limit_of_one_every_failure_opens(kind):
@@ -411,11 +492,32 @@ async def test_a_route_that_asks_for_rest_has_it(subject):
     subject.breakers.rest("p/m", 8.0)
 
     assert not subject.breakers.can_try("p/m")
-    assert (await subject.refusal()).retry_after_s == 8.0
-    assert subject.breakers.circuit("p/m") == Circuit(name="p/m", state=CircuitState.CLOSED, wait_s=8.0)
+    refusal = await subject.refusal()
+    assert (refusal.retry_after_s, refusal.is_resting, refusal.reason) == (8.0, True, "has asked for a rest")
+    resting = Circuit(name="p/m", state=CircuitState.CLOSED, wait_s=8.0, is_resting=True)
+    assert subject.breakers.circuit("p/m") == resting
     subject.clock.advance(8.0)
     assert await subject.is_closed()
     assert subject.states == []
+
+
+async def test_a_shorter_rest_does_not_end_a_longer_one(subject):
+    """What is asked for last is not asked for instead."""
+    subject.breakers.rest("p/m", 8.0)
+    subject.breakers.rest("p/m", 1.0)
+
+    assert subject.breakers.circuit("p/m").wait_s == 8.0
+
+
+async def test_what_is_open_is_not_resting_even_if_it_has_asked_for_a_rest(subject):
+    """To wait for the rest alone would be in vain."""
+    subject.breakers.rest("p/m", 1.0)
+    subject.clock.advance(1.0)
+    await subject.trip()
+    subject.breakers.rest("p/m", 1.0)
+
+    assert not subject.breakers.circuit("p/m").is_resting
+    assert not (await subject.refusal()).is_resting
 
 
 async def test_a_reset_ends_a_rest(subject):

@@ -13,7 +13,7 @@ from domain.failover import Failover
 from domain.generation import ProviderChange
 from domain.hedging import Hedging, Pace
 from domain.progress import Progress
-from domain.retrying import RetryPolicy
+from domain.retrying import RetryBudgets, RetryPolicy
 from domain.selection import Route
 from tests.fakes import FakeCircuitBreakers, RememberedEvents, ScriptedProvider
 
@@ -24,6 +24,22 @@ ATTEMPTS = 3
 DEADLINES = Deadlines(first_token_s=8.0, stall_s=4.0, total_s=256.0)
 BACKOFFS_S = (0.5, 2.0, 8.0)
 ROUTES = {name: Route(provider=name, model=f"{name}-1", usd_per_mtok_in=1, usd_per_mtok_out=2) for name in "abc"}
+
+
+class Learnt:
+    """Remembers what was to be learnt."""
+
+    def __init__(self, learnt):
+        self.learnt = learnt
+
+    def took(self, route, seconds):
+        self.learnt.append(("took", route.provider, seconds))
+
+    def lost(self, route, seconds):
+        self.learnt.append(("lost", route.provider, seconds))
+
+    def failed(self, route):
+        self.learnt.append(("failed", route.provider, None))
 
 
 class Subject:
@@ -39,6 +55,8 @@ class Subject:
         hedge_ratio=0,
         routes=None,
         limits=None,
+        attempts=ATTEMPTS,
+        waits=True,
     ):
         self.events = RememberedEvents()
         self.loop = asyncio.get_running_loop()
@@ -53,8 +71,11 @@ class Subject:
         }
         self.routes = routes or ROUTES
         self.slept_s = []
+        self.waits = waits
+        self.learnt = []
         self.pace = Pace()
         self.slots = ProviderSlots(limits or {})
+        self.budgets = RetryBudgets(budget_ratio, self.loop.time)
         self.failover = Failover(
             calls=Calls(
                 providers=self.providers,
@@ -62,12 +83,14 @@ class Subject:
                 deadlines=deadlines,
                 publish=self.events.publish,
                 slots=self.slots,
-                on_first_token=self.pace.took,
+                budgets=self.budgets,
+                learners=[self.pace, Learnt(self.learnt)],
             ),
             breakers=self.breakers,
+            budgets=self.budgets,
             total_s=deadlines.total_s,
             continues=continues,
-            retry=RetryPolicy(attempts=ATTEMPTS, wish_max_s=2.0, budget_ratio=budget_ratio),
+            retry=RetryPolicy(attempts=attempts, wish_max_s=2.0),
             hedging=Hedging(hedge_ratio, self.pace) if hedge_ratio else None,
             delays=lambda: iter(BACKOFFS_S),
             publish=self.events.publish,
@@ -78,7 +101,7 @@ class Subject:
 
     async def sleep(self, delay_s):
         self.slept_s.append(delay_s)
-        await asyncio.sleep(delay_s)
+        await asyncio.sleep(delay_s if self.waits else 0.0)
 
     async def write(self, record):
         self.records.append(record)

@@ -18,7 +18,7 @@ from domain.generation import Sealed
 from domain.leading import Leaders
 from domain.lifecycle import Ask, Lifecycle, Policy
 from domain.limiting import Rate
-from domain.retrying import RetryPolicy
+from domain.retrying import RetryBudgets, RetryPolicy
 from domain.routing import Routing
 from domain.selection import Model, Route
 from domain.sessions import Conversations, SessionBounds
@@ -90,6 +90,7 @@ class Service:
             clock=clock,
         )
         self.provider_slots = ProviderSlots({"a": max_concurrency, "b": max_concurrency})
+        budgets = RetryBudgets(0.2, clock)
         self.leaders = Leaders(
             log=self.log,
             failover=Failover(
@@ -99,8 +100,10 @@ class Service:
                     deadlines=Deadlines(first_token_s=64.0, stall_s=64.0),
                     publish=publish,
                     slots=self.provider_slots,
+                    budgets=budgets,
                 ),
                 breakers=self.breakers,
+                budgets=budgets,
                 total_s=256.0,
                 continues=continues,
                 retry=RetryPolicy(attempts=1),

@@ -163,9 +163,9 @@ async def test_every_route_has_the_waits_from_their_beginning():
     assert subject.slept_s == [*BACKOFFS_S[: ATTEMPTS - 1]] * 2
 
 
-@pytest.mark.parametrize(("wish_s", "slept_s"), [(0.0, [0.0]), (1.0, [1.0]), (2.0, [2.0]), (2.25, []), (3600.0, [])])
+@pytest.mark.parametrize(("wish_s", "slept_s"), [(0.0, [0.5]), (1.0, [1.5]), (2.0, [2.5]), (2.25, []), (3600.0, [])])
 async def test_a_providers_own_wish_is_waited_for_when_it_is_short(wish_s, slept_s):
-    """A long wish is a reason to ask the next one."""
+    """And a random time more, 0.5 s here; a long wish is a reason to ask the next one."""
     subject = Subject([(ProviderDeferred("is busy", wish_s),), WHOLE], WHOLE)
 
     await subject.answer()
@@ -553,7 +553,7 @@ async def test_a_route_that_gives_fewer_choices_than_asked_for_is_not_called():
     await subject.answer(ChatRequest(model="m", messages=(), options={"n": 2}))
 
     assert subject.calls == {"a": 0, "b": 1}
-    assert subject.outcomes[0] == ("a", "route_unfit", "gives no more choices than 1")
+    assert subject.outcomes == [("b", "ok", None)]
     assert subject.breakers.told["a"] == ["abandon"]
 
 

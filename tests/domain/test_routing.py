@@ -23,12 +23,12 @@ DEAR_TO_WRITE = Route(provider="b", model="b-1", usd_per_mtok_in=1, usd_per_mtok
 class Known:
     """A routing over a and b, and its circuits."""
 
-    def __init__(self, **limits):
+    def __init__(self, wish_max_s=0.0, **limits):
         clock = FakeClock()
         policy = BreakerPolicy(failures=1, window=1, open_s=64.0)
         self.breakers = FakeCircuitBreakers(policy=policy, publish=lambda _: None, clock=clock)
         self.slots = ProviderSlots(limits)
-        self.routing = Routing(breakers=self.breakers, slots=self.slots, random=lambda: 0.5)
+        self.routing = Routing(breakers=self.breakers, slots=self.slots, random=lambda: 0.5, wish_max_s=wish_max_s)
 
     def order(self, strategy, request=ASKED):
         model = Model(name="m", routes=(DEAR_TO_READ, DEAR_TO_WRITE), strategy=strategy)
@@ -58,6 +58,60 @@ def test_the_fastest_route_is_the_one_that_has_been_so_lately():
     assert known.order(Strategy.FASTEST) == "ab"
     known.routing.took(DEAR_TO_READ, 0.9)
     assert known.order(Strategy.FASTEST) == "ba"
+
+
+def test_a_route_that_is_not_known_leads_until_it_was_tried():
+    """One that has no first token to show is behind those that have."""
+    known = Known()
+    known.routing.took(DEAR_TO_READ, 0.2)
+
+    assert [known.order(Strategy.FASTEST) for _ in range(3)] == ["ba", "ab", "ab"]
+    known.routing.failed(DEAR_TO_WRITE)
+    assert known.order(Strategy.FASTEST) == "ab"
+    known.routing.took(DEAR_TO_WRITE, 0.1)
+    assert known.order(Strategy.FASTEST) == "ba"
+
+
+def test_a_route_that_fails_is_no_fast_one():
+    """Each failure since its last first token doubles what is expected of it, however fast it was to fail."""
+    known = Known()
+    known.routing.took(DEAR_TO_READ, 0.3)
+    known.routing.took(DEAR_TO_WRITE, 0.8)
+    known.routing.failed(DEAR_TO_READ)
+    assert known.order(Strategy.FASTEST) == "ab", "0.6 s"
+    known.routing.failed(DEAR_TO_READ)
+    assert known.order(Strategy.FASTEST) == "ba", "1.2 s"
+
+    for _ in range(2000):
+        known.routing.failed(DEAR_TO_READ)
+    known.routing.took(DEAR_TO_READ, 0.3)
+
+    assert known.order(Strategy.FASTEST) == "ab", "one first token, and it is forgiven"
+
+
+def test_a_route_that_was_ended_for_being_slow_is_known_to_be():
+    """One that was ended before it could be slow is not known to be fast."""
+    known = Known()
+    known.routing.took(DEAR_TO_READ, 0.3)
+    known.routing.took(DEAR_TO_WRITE, 0.4)
+    known.routing.lost(DEAR_TO_WRITE, 0.01)
+    assert known.order(Strategy.FASTEST) == "ab"
+
+    known.routing.lost(DEAR_TO_READ, 3.0)
+
+    assert known.order(Strategy.FASTEST) == "ba"
+
+
+@pytest.mark.parametrize(("rest_s", "order"), [(2.0, "ba"), (2.5, "b")])
+def test_a_route_that_rests_for_a_short_while_is_the_last_resort(rest_s, order):
+    """Where there is none that can be called, it is waited for."""
+    known = Known(wish_max_s=2.0)
+    known.breakers.rest("a/a-1", rest_s)
+    assert known.order(Strategy.PRIORITY) == order
+
+    known.breakers.rest("b/b-1", 1.0)
+
+    assert known.order(Strategy.PRIORITY) == order
 
 
 def test_each_route_leads_in_turn():

@@ -14,10 +14,11 @@ MODEL = Model(name="m", routes=ROUTES)
 SHUT = [shut for count in range(3) for shut in itertools.combinations("abc", count)]
 
 
-def facts(shut="", dice=random.random, turn=0, first_token_s=None, cost_usd=None):
+def facts(shut="", dice=random.random, turn=0, first_token_s=None, cost_usd=None, *, rest_s=None):
     """What is known: providers that are `shut`, and numbers by provider."""
     return Facts(
         obstacle=lambda route: "is shut" if route.provider in shut else None,
+        rest_s=lambda route: (rest_s or {}).get(route.provider),
         random=dice,
         turn=turn,
         first_token_s=lambda route: (first_token_s or {}).get(route.provider),
@@ -115,3 +116,12 @@ def test_a_routes_price_is_by_the_million_tokens_each_way():
     route = Route(provider="a", model="a-1", usd_per_mtok_in=0.15, usd_per_mtok_out=0.6)
 
     assert route.cost_usd(2_000_000, 500_000) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+def test_routes_that_rest_stand_behind_all_others_the_soonest_first(strategy):
+    """Whatever the strategy; and alone where there are no others."""
+    known = {"first_token_s": {}, "cost_usd": dict.fromkeys("abcd", 1), "rest_s": {"c": 2.0, "b": 1.0}}
+
+    assert chosen(strategy, facts("bc", **known))[2:] == "bc"
+    assert chosen(strategy, facts("abcd", **known)) == "bc"

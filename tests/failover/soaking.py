@@ -3,12 +3,16 @@
 import asyncio
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
+import psutil
+
+from tests.app import metrics
 from tests.app.asking import question
 from tests.failover.asking import FORMS, ORDERS, Told, ask, expected
 
 CONCURRENCY = 32
+LOOKS = 1000
 MEANWHILE_FAULTY = 0.4
 """Share of the providers' calls that go wrong."""
 
@@ -82,6 +86,60 @@ def _behaviour(dice: random.Random) -> dict:
     if kind is WITHIN:
         behaviour["at"] = dice.randrange(0, 26)
     return behaviour
+
+
+@dataclass(slots=True, kw_only=True)
+class Left:
+    """What a service has open: streams, calls, tasks beyond those that it has at rest, connections to providers."""
+
+    streams: int
+    calls: int
+    tasks: int
+    sockets: int
+
+    @property
+    def is_nothing(self) -> bool:
+        return not any(astuple(self))
+
+
+async def tasks_at_rest(client) -> int:
+    """How many tasks the service has when nothing else is asked of it, and something was before."""
+    for first in ORDERS:
+        await ask(client, first, "named")
+    await client.simulator.until("openai.live==0")
+    return await _least(client, "sse_tasks")
+
+
+async def left(client, service, tasks: int) -> Left:
+    """What is still open when all providers are gone, and those that ask have been: at the best of many looks."""
+    for provider in ORDERS:
+        await client.simulator.until(f"{provider}.live==0", timeout_s=20)
+        client.simulator.control("POST", f"/providers/{provider}/off")
+    ports = {int(url.rsplit(":", 1)[1].split("/")[0]) for url in client.simulator.urls.values()}
+    for _ in range(LOOKS):
+        found = Left(
+            streams=int(await metrics.total(client, "sse_active_connections")),
+            calls=int(await metrics.total(client, "sse_provider_calls")),
+            tasks=max(0, int(await metrics.total(client, "sse_tasks")) - tasks),
+            sockets=_connections_to(ports, service),
+        )
+        if found.is_nothing:
+            break
+    return found
+
+
+async def _least(client, name: str) -> int:
+    return min([int(await metrics.total(client, name)) for _ in range(20)])
+
+
+def _connections_to(ports: set[int], service) -> int:
+    """How many its processes have, the kernel says."""
+    processes = psutil.Process(service.process.pid).children(recursive=True)
+    return sum(
+        bool(each.raddr) and each.raddr.port in ports and each.status == psutil.CONN_ESTABLISHED
+        for process in processes
+        for each in process.net_connections("inet")
+    )
 
 
 async def soak(client, seed: int, count: int) -> Soaked:

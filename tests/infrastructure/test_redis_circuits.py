@@ -133,6 +133,22 @@ async def test_what_the_probe_tells_is_heard_on_the_other(fleet, outcome):
     assert fleet.breakers[0].can_try("p/m") is (state is CircuitState.CLOSED)
 
 
+async def test_a_probe_that_breaks_off_after_its_first_token_opens_the_circuit_everywhere(fleet):
+    """What was closed on its word is open again, for the whole time."""
+    await fleet.trip(0)
+    await fleet.everywhere(CircuitState.OPEN)
+    fleet.clock.advance(POLICY.open_s)
+    probe = await fleet.breakers[1].acquire("p/m")
+    probe.success()
+    await fleet.everywhere(CircuitState.CLOSED)
+
+    probe.failure()
+    probe.abandon()
+
+    await fleet.everywhere(CircuitState.OPEN, HEARD_WITHIN_S)
+    assert [breakers.circuit("p/m").wait_s for breakers in fleet.breakers] == [POLICY.open_s] * 2
+
+
 async def test_an_abandoned_probe_can_be_taken_by_the_other(fleet):
     """A client that leaves does not shut a provider for the whole fleet."""
     await fleet.trip(0)

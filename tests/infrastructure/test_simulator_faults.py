@@ -243,8 +243,22 @@ async def test_an_error_takes_as_long_as_the_first_token_would(simulator, provid
 
 
 @each_provider
+@pytest.mark.parametrize("fault", ["", "fault=503,", "fault=silence_first_token,"])
+@streamed_or_not
+async def test_headers_can_be_held_back(simulator, provider, fault, stream):
+    """As providers do until the model begins: with headers at once, a wait for them could not be told from none."""
+    name = model(provider, f"{fault}headers_ms=100,ttft_ms=0")
+    async with asked(simulator, provider, name, stream=stream) as reader:
+        started = asyncio.get_running_loop().time()
+        line = await reader.readline()
+
+    assert line.startswith(b"HTTP/1.1 503 " if "503" in fault else b"HTTP/1.1 200 ")
+    assert asyncio.get_running_loop().time() - started >= 0.09
+
+
+@each_provider
 @pytest.mark.parametrize(
-    "behaviour", ["queued_s=60", "ttft_s=60", "gap_s=60", *(f"fault={name},at=1" for name in HELD)]
+    "behaviour", ["headers_s=60", "queued_s=60", "ttft_s=60", "gap_s=60", *(f"fault={name},at=1" for name in HELD)]
 )
 @pytest.mark.parametrize("leaving", ["close", "reset"])
 @streamed_or_not

@@ -6,6 +6,7 @@ import pytest
 
 from domain.admission import Slots
 from domain.breaker import CircuitState
+from domain.concurrency import ProviderSlots
 from domain.events import AttemptEnded, CircuitChanged, Events
 from infrastructure.telemetry.health import Health
 from infrastructure.telemetry.metrics import PrometheusMetrics
@@ -20,7 +21,14 @@ class Seen:
         self.events = Events()
         self.shut = set()
         slots = Slots(limit=1, limit_per_user=1, queue_size=0, queue_timeout_s=1.0, clock=time.monotonic)
-        self.metrics = PrometheusMetrics(events=self.events, providers=["p", "q"], slots=slots, version="1")
+        self.metrics = PrometheusMetrics(
+            events=self.events,
+            providers=["p", "q"],
+            slots=slots,
+            calls=ProviderSlots({}),
+            task_count=lambda: 0,
+            version="1",
+        )
         self.health = Health(
             events=self.events,
             providers=["p", "q"],
