@@ -1,13 +1,22 @@
 """One call of a provider: let through by its circuit, held to its deadlines, and told to both when it has ended."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from domain.breaker import circuit_name
 from domain.chat import ChatRequest, Chunk
 from domain.concurrency import ProviderSlots
-from domain.errors import CircuitOpen, ProviderError, ProviderFull, ProviderTimeout
+from domain.errors import (
+    AnswerEmpty,
+    CircuitOpen,
+    PrefixRefused,
+    ProviderError,
+    ProviderFull,
+    ProviderMisconfigured,
+    ProviderRejected,
+    ProviderTimeout,
+)
 from domain.events import AttemptEnded, Publish
 from domain.generation import Record
 from domain.ports import CircuitBreakers, Permit, Provider
@@ -33,14 +42,17 @@ class Deadlines:
 class Call:
     """What is asked of `route`.
 
-    `splice` joins what comes to what has been sent; None: the answer is asked for from its beginning. `on_first` is
-    awaited before the first chunk is written. `permit` is its circuit's, once it has one; `share` is what it has given,
-    once it has begun to.
+    `splice` joins what comes to what has been sent; None: the answer is asked for from its beginning. One that
+    `is_prefilled` is given what has been sent as a prefix. `may_be_empty`: an answer that says nothing is one.
+    `on_first` is awaited before the first chunk is written. `permit` is its circuit's, once it has one; `share` is what
+    it has given, once it has begun to.
     """
 
     route: Route
     request: ChatRequest
     splice: Splice | None = None
+    is_prefilled: bool = False
+    may_be_empty: bool = True
     on_first: Callable[[], Awaitable[None]] | None = None
     permit: Permit | None = None
     share: Share | None = None
@@ -49,6 +61,13 @@ class Call:
     def circuit(self) -> str:
         """The name of its circuit."""
         return circuit_name(self.route.provider, self.route.model)
+
+    def meant(self, failure: ProviderError) -> ProviderError:
+        """What `failure` is, for what was asked: a refusal of what has a prefix may be one of the prefix."""
+        is_refusal = self.is_prefilled and self.share is None
+        if is_refusal and isinstance(failure, ProviderRejected | ProviderMisconfigured):
+            return PrefixRefused()
+        return failure
 
 
 class Calls:
@@ -100,11 +119,14 @@ class Calls:
             await self._stream(call, progress, write)
             outcome = "ok"
         except ProviderError as failure:
-            outcome, reason = reaction_to(failure).outcome, failure.reason
-            if reaction_to(failure).counts:
+            meant = call.meant(failure)
+            outcome, reason = reaction_to(meant).outcome, meant.reason
+            if reaction_to(meant).counts:
                 permit.failure()
-            progress.failed(call.route, failure)
-            raise
+            progress.failed(call.route, meant)
+            if meant is failure:
+                raise
+            raise meant from failure
         except Exception:
             outcome, reason = "defect", "a defect of ours"
             raise
@@ -152,10 +174,12 @@ class Calls:
             if not chunk.is_answer:
                 continue
             if call.share is None:
+                if not call.may_be_empty and _is_empty(chunk):
+                    raise AnswerEmpty
                 await self._begin(call, share, progress, loop.time() - began_s)
             limit.reschedule(loop.time() + stall_s)
             share.chunks.append(chunk)
-            for new in (chunk,) if splice is None else _joined(splice, chunk):
+            if new := chunk if splice is None else splice.join(chunk):
                 progress.came(new)
                 await write(new)
         if splice is not None and not progress.finished and (rest := splice.finish()):
@@ -178,14 +202,6 @@ class Calls:
         return f"sent no first token within {self._deadlines.first_token_s:g} s"
 
 
-def _joined(splice: Splice, chunk: Chunk) -> Iterator[Chunk]:
-    """What of `chunk` has not been sent, and nothing but text: what stands beside it is of another beginning.
-
-    Raises:
-        Unaligned: it cannot be told what has not been sent.
-    """
-    new = splice.push(chunk.content) if chunk.content else ""
-    if chunk.finish_reason:
-        new += splice.finish()
-    if new or chunk.finish_reason:
-        yield replace(chunk, content=new, delta=None, choice=None)
+def _is_empty(first: Chunk) -> bool:
+    """Whether an answer whose first chunk that is has ended by itself before it has said anything."""
+    return first.finish_reason == "stop" and not (first.content or first.delta)

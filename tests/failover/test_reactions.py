@@ -65,6 +65,7 @@ ROWS = [
     ({"fault": "error_event", "at": 3}, "sends an error object in the stream"),
     ({"fault": "no_finish", "at": 0}, "ends without a finish reason"),
     ({"fault": "no_finish", "at": 3}, "ends without a finish reason"),
+    ({"fault": "empty"}, "answers, and says nothing"),
 ]
 AS_THEY_SAY_IT = {("gemini", "says that our quota is used up"): "answers 429 and does not say when to come back"}
 """Gemini has one error for too many requests and for none left."""
@@ -101,7 +102,7 @@ class Row:
     def calls(self):
         """How often each route is asked by one request."""
         first = ATTEMPTS if self.is_retried else 1
-        others = {Elsewhere.NO: (0, 0), Elsewhere.NEXT: (1, 0), Elsewhere.LARGER: (0, 1)}
+        others = {Elsewhere.NO: (0, 0), Elsewhere.NEXT: (1, 0), Elsewhere.ONCE: (1, 0), Elsewhere.LARGER: (0, 1)}
         return (first, *others[self.reaction.elsewhere])
 
     @property
@@ -177,7 +178,8 @@ TRIED_ELSEWHERE = {
     "answers with another status below 500": "tests/infrastructure/test_providers_errors.py",
     "has no words for something in the request": "tests/infrastructure/test_providers_gemini.py",
     "cannot be called for want of sockets here": "tests/infrastructure/test_providers_errors.py",
-    "goes on with an answer in a way that cannot be joined to it": "tests/domain/test_rests_of_answers.py",
+    "goes on with an answer in a way that cannot be joined to it, or with nothing": "tests/failover/test_cuts.py",
+    "refuses to be given the beginning of an answer": "tests/failover/test_cuts.py",
     "has as many calls open as its `max_concurrency` allows": "tests/app/test_books.py",
     "is being left alone: its circuit is open, or it has asked for rest": "tests/failover/test_outages.py",
 }
