@@ -6,8 +6,9 @@ from math import ceil
 
 from domain.chat import ChatRequest, Chunk, Json, Message
 from domain.generation import Record
+from domain.prefilled import says_enough
+from domain.repeats import anchor
 from domain.selection import Prefill, Route
-from domain.splice import anchor, says_enough
 
 _THOUGHTS = "reasoning_content"
 _NO_PART_OF_IT = frozenset({"content_filter_results"})

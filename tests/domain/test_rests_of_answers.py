@@ -22,8 +22,9 @@ from domain.errors import (
 )
 from domain.events import FailedOver
 from domain.generation import Generation, Opened, ProviderChange, State
+from domain.prefilled import says_enough
+from domain.repeats import anchor
 from domain.selection import Prefill, Route
-from domain.splice import anchor, says_enough
 from tests.domain.failing import REQUEST, ROUTES, STOP, WHOLE, Subject
 from tests.loops import settle
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from domain.chat import Chunk
 from domain.errors import Unaligned
 from domain.folding import folded, weight
-from domain.splice import ANCHOR_CHARS, END_LETTERS, HELD_LETTERS, Splice, anchor, says_enough
+from domain.prefilled import HELD_LETTERS, says_enough
+from domain.repeats import ANCHOR_CHARS, END_LETTERS, anchor
+from domain.splice import Splice
 
 WORD = st.text("abcdefghijklmnop", min_size=1, max_size=7) | st.sampled_from(
     [

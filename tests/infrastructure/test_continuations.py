@@ -8,8 +8,9 @@ import pytest
 from domain.chat import ChatRequest
 from domain.continuation import continued
 from domain.errors import ProviderRejected, Unaligned
+from domain.prefilled import says_enough
 from domain.selection import Prefill, Route
-from domain.splice import Splice, says_enough
+from domain.splice import Splice
 from infrastructure.providers.gemini import GeminiProvider
 from infrastructure.providers.openai import OpenAIProvider
 from infrastructure.simulator.answers import answer_tokens
