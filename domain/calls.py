@@ -1,7 +1,7 @@
 """One call of a provider: let through by its circuit, held to its deadlines, and told to both when it has ended."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -9,10 +9,14 @@ from domain.breaker import circuit_name
 from domain.chat import ChatRequest, Chunk
 from domain.concurrency import ProviderSlots
 from domain.errors import (
+    AnswerEmpty,
     CircuitOpen,
+    PrefixRefused,
     ProviderDeferred,
     ProviderError,
     ProviderFull,
+    ProviderMisconfigured,
+    ProviderRejected,
     ProviderTimeout,
     ProviderUnreadable,
     RouteUnfit,
@@ -54,16 +58,19 @@ class Deadlines:
 class Call:
     """What is asked of `route`.
 
-    `splice` joins what comes to what has been sent; None: the answer is asked for from its beginning. `on_first` is
-    awaited before the first chunk is written. `is_extra`: the request has made the calls that it needs without it.
-    `has_lost`: another call was faster, and this one is ended for that. `asked_s` is when its provider
-    was asked, in the loop's seconds. `permit` is its circuit's, once it has one; `share` is what it has given, once it
-    has begun to.
+    `splice` joins what comes to what has been sent; None: the answer is asked for from its beginning. One that
+    `is_prefilled` is given what has been sent as a prefix. `may_be_empty`: an answer that says nothing is one.
+    `on_first` is awaited before the first chunk is written. `is_extra`: the request has made the calls that it needs
+    without it. `has_lost`: another call was faster, and this one is ended for that. `asked_s` is when its provider was
+    asked, in the loop's seconds. `permit` is its circuit's, once it has one; `share` is what it has given, once it has
+    begun to.
     """
 
     route: Route
     request: ChatRequest
     splice: Splice | None = None
+    is_prefilled: bool = False
+    may_be_empty: bool = True
     on_first: Callable[[], Awaitable[None]] | None = None
     is_extra: bool = False
     has_lost: bool = False
@@ -75,6 +82,13 @@ class Call:
     def circuit(self) -> str:
         """The name of its circuit."""
         return circuit_name(self.route.provider, self.route.model)
+
+    def meant(self, failure: ProviderError) -> ProviderError:
+        """What `failure` is, for what was asked: a refusal of what has a prefix may be one of the prefix."""
+        is_refusal = self.is_prefilled and self.share is None
+        if is_refusal and isinstance(failure, ProviderRejected | ProviderMisconfigured):
+            return PrefixRefused()
+        return failure
 
 
 class Learner(Protocol):
@@ -148,10 +162,13 @@ class Calls:
             await self._stream(call, progress, write)
             outcome = "ok"
         except ProviderError as failure:
-            outcome, reason = reaction_to(failure).outcome, failure.reason
-            self._failed(call, permit, failure)
-            progress.failed(call.route, failure)
-            raise
+            meant = call.meant(failure)
+            outcome, reason = reaction_to(meant).outcome, meant.reason
+            self._failed(call, permit, meant)
+            progress.failed(call.route, meant)
+            if meant is failure:
+                raise
+            raise meant from failure
         except asyncio.CancelledError:
             if call.has_lost:
                 self._lost(call, progress)
@@ -229,10 +246,12 @@ class Calls:
             if chunk.is_answer:
                 is_firm = chunk.is_end and call.share is not None
                 if call.share is None:
+                    if not call.may_be_empty and _is_empty(chunk):
+                        raise AnswerEmpty
                     await self._begin(call, share, progress, loop.time() - call.asked_s)
                 limit.reschedule(loop.time() + stall_s)
                 share.chunks.append(chunk)
-                for new in _parted(chunk) if splice is None else _joined(splice, chunk):
+                for new in _new_of(chunk, splice):
                     progress.came(new)
                     await _written(write(new))
             if is_firm and _is_whole(call, progress):
@@ -295,14 +314,16 @@ def _parted(chunk: Chunk) -> Sequence[Chunk]:
     return replace(chunk, finish_reason=None), Chunk(finish_reason=chunk.finish_reason, index=chunk.index)
 
 
-def _joined(splice: Splice, chunk: Chunk) -> Iterator[Chunk]:
-    """What of `chunk` has not been sent, and nothing but text: what stands beside it is of another beginning.
+def _new_of(chunk: Chunk, splice: Splice | None) -> Sequence[Chunk]:
+    """What of `chunk` has not been sent.
 
     Raises:
         Unaligned: it cannot be told what has not been sent.
     """
-    new = splice.push(chunk.content) if chunk.content else ""
-    if chunk.finish_reason:
-        new += splice.finish()
-    if new or chunk.finish_reason:
-        yield replace(chunk, content=new, delta=None, choice=None)
+    new = chunk if splice is None else splice.join(chunk)
+    return () if new is None else _parted(new)
+
+
+def _is_empty(first: Chunk) -> bool:
+    """Whether an answer whose first chunk that is has ended by itself before it has said anything."""
+    return first.finish_reason == "stop" and not (first.content or first.delta)

@@ -1,15 +1,16 @@
 """Going on with an answer whose leader or provider was lost: what the next one is asked."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 
-from domain.chat import ChatRequest, Chunk, Json, Message
+from domain.chat import REMARKS, ChatRequest, Chunk, Json, Message
 from domain.generation import Record
-from domain.selection import Prefill
-from domain.splice import anchor
-from domain.tokens import estimated_tokens
+from domain.prefilled import says_enough
+from domain.repeats import anchor
+from domain.selection import Prefill, Route
 
-_SHAPED = frozenset({"tools", "functions", "response_format"})
+_THOUGHTS = "reasoning_content"
 _LENGTHS = ("max_tokens", "max_completion_tokens")
 
 _INSTRUCTION = (
@@ -24,25 +25,46 @@ _INSTRUCTION = (
 def can_continue(request: ChatRequest, records: Iterable[Record]) -> bool:
     """Whether the rest can be asked for by the text so far: one plain text, with nothing beside it under way.
 
-    Of what has not begun all can be asked for.
+    Thoughts that a text has followed are over; tools may be called behind it. Of what has not begun all can be asked
+    for.
     """
     chunks = [record for record in records if isinstance(record, Chunk)]
     if not chunks:
         return True
-    if request.choice_count > 1 or not _SHAPED.isdisjoint(request.options):
+    if request.choice_count > 1 or _is_structured(request):
         return False
-    return not any(chunk.is_more_than_text or chunk.index for chunk in chunks)
+    return _is_text_under_way(chunks) and not any(_has_more_than_text(chunk) for chunk in chunks)
 
 
-def continued(request: ChatRequest, text: str, prefill: Prefill) -> ChatRequest:
+def _is_structured(request: ChatRequest) -> bool:
+    wanted = request.options.get("response_format")
+    return wanted is not None and not (isinstance(wanted, dict) and wanted.get("type") == "text")
+
+
+def _is_text_under_way(chunks: Sequence[Chunk]) -> bool:
+    last = next((chunk for chunk in reversed(chunks) if chunk.content or chunk.delta), None)
+    return last is not None and bool(last.content) and not last.delta
+
+
+def _has_more_than_text(chunk: Chunk) -> bool:
+    beside = set(chunk.delta or ()) - {_THOUGHTS} | set(chunk.choice or ()) - REMARKS
+    return bool(beside or chunk.index)
+
+
+def prefill_for(text: str, route: Route) -> Prefill:
+    """How `route` is given `text`: a short one in words, whatever it takes, as the seam could not be seen."""
+    return route.prefill if says_enough(text) else Prefill.NONE
+
+
+def continued(request: ChatRequest, text: str, prefill: Prefill, used_tokens: int) -> ChatRequest:
     """What asks a route with that `prefill` for what comes behind `text`; `request` itself when there is none yet.
 
-    A limit of tokens is what is left of it, by estimate.
+    A limit of tokens is what `used_tokens` have left of it, and what it takes to repeat the end.
     """
-    if not text:
+    if not text.strip():
         return request
     again = anchor(text) if prefill is Prefill.NONE else ""
-    options = _shortened(request.options, estimated_tokens(text) - estimated_tokens(again))
+    options = _shortened(request.options, used_tokens - ceil(used_tokens * len(again) / len(text)))
     return replace(request, messages=_messages(request.messages, text, prefill), options=options)
 
 

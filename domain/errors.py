@@ -39,6 +39,8 @@ WeirError                      carries a `code` of the public contract
     ├── ProviderUnreadable     answered, and a defect of ours keeps us from reading it
     ├── RouteUnfit             the route cannot take this request; another may
     ├── Unaligned              went on with an answer, but not where it was
+    ├── PrefixRefused          takes no answer's beginning; it can be asked in words
+    ├── AnswerEmpty            ended as it should, and said nothing
     └── ProviderRejected       this very request is refused; another route would refuse it too
         └── ContextTooLong     but not one with a larger context
 
@@ -413,10 +415,24 @@ class RouteUnfit(ProviderError):
 
 
 class Unaligned(ProviderError):
-    """The provider, asked to go on with an answer, started it over and said something else."""
+    """The provider, asked to go on with an answer, said what cannot be joined to it for certain, or nothing."""
 
     def __init__(self) -> None:
-        super().__init__("began the answer anew, and differently")
+        super().__init__("did not go on where the answer was")
+
+
+class PrefixRefused(ProviderError):
+    """The provider refuses to be given the beginning of an answer, or has nothing where that is taken."""
+
+    def __init__(self) -> None:
+        super().__init__("does not take the beginning of an answer")
+
+
+class AnswerEmpty(ProviderError):
+    """The provider ended its answer before it had said anything; another may have something to say."""
+
+    def __init__(self) -> None:
+        super().__init__("had nothing to say")
 
 
 class ProviderRejected(ProviderError):

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from domain.breaker import circuit_name
 from domain.calls import Call, Calls, Write
-from domain.chat import ChatRequest
-from domain.continuation import can_continue, continued
+from domain.chat import ChatRequest, Chunk
+from domain.continuation import can_continue, continued, prefill_for
 from domain.errors import (
+    AnswerEmpty,
     CircuitOpen,
     ProviderDeferred,
     ProviderError,
@@ -91,20 +92,35 @@ class Failover:
         self, request: ChatRequest, routes: Sequence[Route], progress: Progress, write: Write
     ) -> None:
         left = list(routes)
+        empty: Route | None = None
         while left and self._can_go_on(request, progress):
             route, *left = left
             is_again, is_rest = route is progress.route, bool(progress.chunks)
             if is_again and not self._budgets.take(route.provider):
                 break
             await write(self._turn_to(route, progress))
+            may_be_empty = not left or empty is not None or request.choice_count > 1
             try:
-                return await self._try_route(request, route, left, progress, write, is_extra=is_again)
+                return await self._try_route(
+                    request, route, left, progress, write, is_extra=is_again, may_be_empty=may_be_empty
+                )
+            except AnswerEmpty:
+                empty = progress.route
             except (ProviderError, CircuitOpen) as failure:
                 if isinstance(failure, ProviderRejected) and not is_rest:
                     left = _larger(left, route, failure, progress)
                 elif progress.chunks:
                     left = _for_the_rest(left, failure, progress, is_rest=is_rest)
-        raise progress.out_of_routes()
+        if empty is None or progress.chunks:
+            raise progress.out_of_routes()
+        return await self._take_empty(empty, progress, write)
+
+    async def _take_empty(self, route: Route, progress: Progress, write: Write) -> None:
+        """What `route` had to say was nothing; as nobody else had anything, that is the answer."""
+        await write(self._turn_to(route, progress))
+        end = Chunk(finish_reason="stop")
+        progress.came(end)
+        await write(end)
 
     def _can_go_on(self, request: ChatRequest, progress: Progress) -> bool:
         """Whether the answer has not begun, or its rest can be asked for."""
@@ -135,13 +151,16 @@ class Failover:
         write: Write,
         *,
         is_extra: bool,
+        may_be_empty: bool,
     ) -> None:
         """The answer, or its rest, has come from `route`, at its first attempt or a later one."""
         came, attempts_left, delays = progress.chunk_count, self._retry.attempts, self._delays()
         while True:
             attempts_left -= 1
             try:
-                return await self._ask(request, route, others, progress, write, is_extra=is_extra)
+                return await self._ask(
+                    request, route, others, progress, write, is_extra=is_extra, may_be_empty=may_be_empty
+                )
             except (ProviderError, CircuitOpen) as failure:
                 was_made = isinstance(failure, ProviderError)
                 delay_s = self._wait_before_retry(failure, next(delays), is_last=not others)
@@ -162,11 +181,12 @@ class Failover:
         write: Write,
         *,
         is_extra: bool,
+        may_be_empty: bool,
     ) -> None:
         """One attempt: for the answer, or for its rest."""
         if progress.chunks:
             return await self._ask_for_rest(request, route, progress, write, is_extra=is_extra)
-        call = Call(route=route, request=request, is_extra=is_extra)
+        call = Call(route=route, request=request, is_extra=is_extra, may_be_empty=may_be_empty)
         if self._hedging is None or not others or not self._breakers.can_try(_circuit(others[0])):
             return await self._calls.make(call, progress, write)
         return await self._hedged(self._hedging, call, others[0], progress, write)
@@ -174,15 +194,17 @@ class Failover:
     async def _ask_for_rest(
         self, request: ChatRequest, route: Route, progress: Progress, write: Write, *, is_extra: bool
     ) -> None:
-        """One attempt to have the rest; who refuses to be given the beginning as a prefix is asked in words."""
+        """One attempt to have the rest; who was given the beginning as a prefix, to no use, is asked in words."""
         text = progress.text
+        prefill = prefill_for(text, route)
         try:
-            call = _call_for_rest(request, route, text, route.prefill, is_extra=is_extra)
+            call = _call_for_rest(request, route, progress, prefill, is_extra=is_extra)
             return await self._calls.make(call, progress, write)
-        except ProviderRejected:
-            if route.prefill is Prefill.NONE or progress.text != text or not self._budgets.take(route.provider):
+        except ProviderError as failure:
+            is_asked_in_words = prefill is not Prefill.NONE and reaction_to(failure).here is Here.IN_WORDS
+            if not is_asked_in_words or progress.text != text or not self._budgets.take(route.provider):
                 raise
-        in_words = _call_for_rest(request, route, text, Prefill.NONE, is_extra=True)
+        in_words = _call_for_rest(request, route, progress, Prefill.NONE, is_extra=True)
         return await self._calls.make(in_words, progress, write)
 
     async def _hedged(self, hedging: Hedging, call: Call, other: Route, progress: Progress, write: Write) -> None:
@@ -193,7 +215,7 @@ class Failover:
             self._tell_of_change(left, other, "hedge", progress)
             await write(_change("failover", left.provider, other, "was slower than it usually is"))
 
-        second = Call(route=other, request=call.request, on_first=turn, is_extra=True)
+        second = Call(route=other, request=call.request, may_be_empty=call.may_be_empty, on_first=turn, is_extra=True)
         await hedging.race(
             call,
             second,
@@ -224,9 +246,15 @@ def _circuit(route: Route) -> str:
     return circuit_name(route.provider, route.model)
 
 
-def _call_for_rest(request: ChatRequest, route: Route, text: str, prefill: Prefill, *, is_extra: bool) -> Call:
-    splice = Splice(text, is_prefilled=prefill is not Prefill.NONE)
-    return Call(route=route, request=continued(request, text, prefill), splice=splice, is_extra=is_extra)
+def _call_for_rest(request: ChatRequest, route: Route, progress: Progress, prefill: Prefill, *, is_extra: bool) -> Call:
+    text, is_prefilled = progress.text, prefill is not Prefill.NONE
+    return Call(
+        route=route,
+        request=continued(request, text, prefill, progress.used_tokens),
+        splice=Splice(text, is_prefilled=is_prefilled),
+        is_prefilled=is_prefilled,
+        is_extra=is_extra,
+    )
 
 
 def _larger(left: Sequence[Route], asked: Route, failure: ProviderRejected, progress: Progress) -> list[Route]:
@@ -248,7 +276,7 @@ def _for_the_rest(
     """Who is asked for the rest: the others, or where there are none the same once more, if a second try may help."""
     asked = progress.route
     others = [route for route in left if route is not asked]
-    if others or is_rest or asked is None or reaction_to(failure).here is Here.NO:
+    if others or is_rest or asked is None or reaction_to(failure).here in {Here.NO, Here.IN_WORDS}:
         return others
     return [asked]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from domain.chat import WHOLE_REASONS, ChatRequest
+from domain.chat import WHOLE_REASONS, ChatRequest, Chunk
 from domain.errors import AnswerFailed, Cancelled, Internal
 from domain.events import DefectFound, GenerationSealed, Publish, TokensSpent
 from domain.failover import Failover
@@ -160,7 +160,7 @@ class Leaders:
 
     async def _answer(self, lease: Lease, task: Task) -> None:
         progress = Progress(thread_id=task.trace.thread_id, clock=self._clock)
-        progress.resume(lease.generation)
+        progress.resume(lease.generation, task.request, task.routes)
         try:
             repeated = await self._repeat(lease) if task.can_repeat else None
             sealed = repeated or await self._produce(lease, task, progress)
@@ -184,7 +184,7 @@ class Leaders:
         return generation.opened.generation_id in self._unread and await self._log.can_go_on_elsewhere(generation)
 
     def _tell_spending(self, progress: Progress) -> None:
-        for booking in progress.bookings():
+        for booking in progress.bookings_here():
             self._publish(
                 TokensSpent(
                     thread_id=progress.thread_id,
@@ -230,7 +230,8 @@ class Leaders:
         with task.trace.stage("6"):
             await self._log.append(lease, sealed)
             task.settle(sealed)
-            if generation.opened.is_kept and sealed.state is State.DONE and sealed.finish_reason in WHOLE_REASONS:
+            is_whole = sealed.state is State.DONE and sealed.finish_reason in WHOLE_REASONS
+            if generation.opened.is_kept and is_whole and _says_something(generation):
                 await self._keep(generation)
         self._publish(
             GenerationSealed(
@@ -242,6 +243,11 @@ class Leaders:
         recording = Recording(generation, self._unix_now())
         for cache in self._caches:
             await cache.put(generation.opened.fingerprint, recording)
+
+
+def _says_something(generation: Generation) -> bool:
+    """Whether the answer is worth keeping: who has nothing to say may have something next time."""
+    return any(isinstance(record, Chunk) and (record.content or record.delta) for record in generation.records)
 
 
 def _without_frames(failure: AnswerFailed) -> AnswerFailed:

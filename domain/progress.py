@@ -15,17 +15,23 @@ from domain.errors import (
     StreamInterrupted,
     UpstreamTimeout,
 )
-from domain.generation import Generation, Sealed, State
+from domain.generation import Generation, ProviderChange, Sealed, State
 from domain.selection import Route
+from domain.tokens import estimated_tokens
 
 
 @dataclass(slots=True, kw_only=True)
 class Share:
-    """What one call has given of the answer to `request`, and its usage if the provider has told it."""
+    """What one call has given of the answer to `request`, and its usage if the provider has told it.
+
+    One that `is_inherited` was asked by an earlier leader: it is part of what the answer took, not of what was asked
+    here.
+    """
 
     route: Route
     request: ChatRequest
     usage: Usage | None = None
+    is_inherited: bool = False
     chunks: list[Chunk] = field(default_factory=list)
 
     def booking(self) -> Booking:
@@ -35,12 +41,18 @@ class Share:
             told = estimated_usage(self.request, self.chunks)
         return Booking(route=self.route, usage=told)
 
+    @property
+    def text_tokens(self) -> int:
+        """How many tokens of text it has given: by its provider's count, or at least one a chunk."""
+        told = self.usage.completion_tokens if self.usage else 0
+        return told or sum(1 for chunk in self.chunks if chunk.content)
+
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
     """The answer so far; `finished` are the choices that nothing is missing of.
 
-    `chunks` are those of the log, an earlier leader's too; `shares` are of the calls that were made here.
+    `chunks` are those of the log, an earlier leader's too; so are `shares`.
     `clock`, `began_s` and `first_chunk_s` are in monotonic seconds.
     """
 
@@ -62,12 +74,25 @@ class Progress:
     def __post_init__(self) -> None:
         self.began_s = self.clock()
 
-    def resume(self, generation: Generation) -> None:
-        """Count what an earlier leader has written, and remember whom it was asking when it was lost."""
+    def resume(self, generation: Generation, request: ChatRequest, routes: Sequence[Route]) -> None:
+        """Count what an earlier leader has written of the answer to `request`, and remember whom it was asking.
+
+        What its calls have used is estimated: their providers' counts, if there were any, were lost with it.
+        """
         self.lost_provider = generation.provider
+        share: Share | None = None
         for record in generation.records:
-            if isinstance(record, Chunk):
+            if isinstance(record, ProviderChange):
+                share = Share(route=_route_of(record, routes), request=request, is_inherited=True)
+            elif isinstance(record, Chunk):
                 self.came(record)
+                if share is not None:
+                    self._inherit(share, record)
+
+    def _inherit(self, share: Share, chunk: Chunk) -> None:
+        if not share.chunks:
+            self.shares.append(share)
+        share.chunks.append(chunk)
 
     @property
     def chunk_count(self) -> int:
@@ -78,6 +103,11 @@ class Progress:
     def text(self) -> str:
         """What has been said."""
         return "".join([chunk.content for chunk in self.chunks])
+
+    @property
+    def used_tokens(self) -> int:
+        """How many tokens of a limit the text has taken: rather too few, as an answer is not to be cut short."""
+        return min(sum(share.text_tokens for share in self.shares), estimated_tokens(self.text))
 
     def came(self, chunk: Chunk) -> None:
         """Count `chunk`, which is part of the answer."""
@@ -132,3 +162,13 @@ class Progress:
     def bookings(self) -> Sequence[Booking]:
         """What each call that gave something of the answer has used."""
         return [share.booking() for share in self.shares]
+
+    def bookings_here(self) -> Sequence[Booking]:
+        """What those of the calls have used that were made here."""
+        return [share.booking() for share in self.shares if not share.is_inherited]
+
+
+def _route_of(change: ProviderChange, routes: Sequence[Route]) -> Route:
+    """The route that was turned to; one that is no longer in the catalogue has no price."""
+    same = (route for route in routes if (route.provider, route.model) == (change.provider, change.model))
+    return next(same, Route(provider=change.provider, model=change.model))

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from domain.errors import (
+    AnswerEmpty,
     CircuitOpen,
     ContextTooLong,
+    PrefixRefused,
     ProviderDeferred,
     ProviderError,
     ProviderFull,
@@ -27,9 +29,13 @@ from domain.errors import (
 
 
 class Here(Enum):
-    """Whether the same route is asked again, before its first token."""
+    """Whether the same route is asked again, before its first token.
+
+    IN_WORDS: for the rest of an answer, if it was given the beginning as a prefix.
+    """
 
     NO = "no"
+    IN_WORDS = "at once, in words"
     BACKOFF = "after a growing, random wait"
     WISH = "after the wait it asks for, if that is short"
 
@@ -39,6 +45,7 @@ class Elsewhere(Enum):
 
     NO = "no: the caller is told"
     NEXT = "the next one"
+    ONCE = "the next one, once"
     LARGER = "only one with a larger context"
 
 
@@ -65,7 +72,9 @@ REACTIONS: Mapping[type[ProviderError | CircuitOpen], Reaction] = {
     ProviderFull: Reaction(here=Here.NO, elsewhere=Elsewhere.NEXT, counts=False, outcome="full"),
     ProviderUnreadable: Reaction(here=Here.NO, elsewhere=Elsewhere.NEXT, counts=True, outcome="defect"),
     RouteUnfit: Reaction(here=Here.NO, elsewhere=Elsewhere.NEXT, counts=False, outcome="route_unfit"),
-    Unaligned: Reaction(here=Here.NO, elsewhere=Elsewhere.NEXT, counts=False, outcome="unaligned"),
+    Unaligned: Reaction(here=Here.IN_WORDS, elsewhere=Elsewhere.NEXT, counts=False, outcome="unaligned"),
+    PrefixRefused: Reaction(here=Here.IN_WORDS, elsewhere=Elsewhere.NEXT, counts=False, outcome="prefix_refused"),
+    AnswerEmpty: Reaction(here=Here.NO, elsewhere=Elsewhere.ONCE, counts=False, outcome="empty"),
     CircuitOpen: Reaction(here=Here.NO, elsewhere=Elsewhere.NEXT, counts=False, outcome="circuit_open"),
 }
 
@@ -99,7 +108,9 @@ WAYS: Mapping[str, type[ProviderError | CircuitOpen]] = {
     "gives something that a defect of ours keeps us from reading": ProviderUnreadable,
     "has no words for something in the request": RouteUnfit,
     "gives fewer choices (`n`) than are asked for, by its `max_choices` or by what came": RouteUnfit,
-    "goes on with an answer in a way that cannot be joined to it": Unaligned,
+    "goes on with an answer in a way that cannot be joined to it, or with nothing": Unaligned,
+    "refuses to be given the beginning of an answer": PrefixRefused,
+    "answers, and says nothing": AnswerEmpty,
     "cannot be called for want of sockets here": ProviderSaturated,
     "has as many calls open as its `max_concurrency` allows": ProviderFull,
     "is being left alone: its circuit is open, or it has asked for rest": CircuitOpen,

@@ -90,6 +90,8 @@ class Endpoint:
         behaviour = self._behaviour(ask.model)
         if ask.begun.is_prefilled and behaviour.continues is Continuing.REFUSED:
             raise Refused(self._dialect.wrong_request("Requests ending with a model turn are not supported."))
+        if ask.begun.is_prefilled and behaviour.continues is Continuing.NOWHERE:
+            raise Refused(self._dialect.wrong_path(request.method, request.path))
         return ask, behaviour
 
     async def _body(self, request: web.Request) -> Any:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.app.asking import CHAT, MODEL, STREAM, connected, of_type, question, statuses, text
+from tests.app.asking import CHAT, STREAM, connected, of_type, question, statuses, text
 from tests.serving import KEY, serving
 
 pytestmark = pytest.mark.anyio
@@ -204,10 +204,18 @@ async def test_prompts_and_answers_are_not_in_the_log(client, service):
     assert stream.headers["x-thread-id"] in service.log()
 
 
-async def test_an_empty_answer_is_no_failure(client):
-    """A model may have nothing to say."""
-    client.simulator.behave("openai", fault="empty")
-    events = (await client.ask(STREAM)).events
+async def test_an_empty_answer_is_asked_for_elsewhere_and_never_kept(client):
+    """A model may have nothing to say, but that one had none is not everybody's answer for an hour."""
+    for provider in ("openai", "deepseek", "gemini"):
+        client.simulator.behave(provider, fault="empty")
+    query = question()
+    events = (await client.ask(STREAM, query)).events
 
     assert (events[-1].type, text(events)) == ("complete", "")
-    assert events[-1].json["model"] == MODEL
+    assert [client.simulator.counters(provider)["calls"] for provider in ("openai", "deepseek", "gemini")] == [1, 1, 0]
+    client.simulator.reset()
+    client.simulator.behave("openai", fault="empty")
+    again = (await client.ask(STREAM, query)).events
+    assert (again[-1].type, again[-1].json["cache"]) == ("complete", "miss")
+    assert text(again)
+    assert client.simulator.counters("openai")["calls"] == 1

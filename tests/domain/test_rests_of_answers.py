@@ -22,8 +22,10 @@ from domain.errors import (
 )
 from domain.events import FailedOver
 from domain.generation import Generation, Opened, ProviderChange, State
+from domain.prefilled import says_enough
+from domain.repeats import anchor
 from domain.selection import Prefill, Route
-from tests.domain.failing import REQUEST, ROUTES, STOP, Subject
+from tests.domain.failing import REQUEST, ROUTES, STOP, WHOLE, Subject
 from tests.loops import settle
 
 pytestmark = pytest.mark.anyio
@@ -53,6 +55,12 @@ def lost_at(position, failure=CUT):
 
 
 def rest_from(position):
+    """What a route says that was asked in words: the end again, and the rest."""
+    return (Chunk(anchor("".join(TOKENS[:position]))), *said(TOKENS[position:]), STOP)
+
+
+def goes_on_from(position):
+    """What a route says that was given the beginning."""
     return (*said(TOKENS[position:]), STOP)
 
 
@@ -71,21 +79,17 @@ async def test_whatever_it_was_lost_by_the_next_route_gives_the_rest(failure):
     assert subject.is_left
 
 
-STARTS = [
-    pytest.param(ROUTES, "at the cut", id="instructed, at the cut"),
-    pytest.param(ROUTES, "over again", id="instructed, over again"),
-    pytest.param(ROUTES, "some words before", id="instructed, some words before"),
-    pytest.param(TAKES_PREFIX, "at the cut", id="prefilled, at the cut"),
-    pytest.param(TAKES_PREFIX, "over again", id="prefilled, over again"),
-]
+STARTS = ["at the cut", "over again", "some words before"]
+POSITIONS = range(1, len(TOKENS) + 1)
 
 
-@pytest.mark.parametrize(("routes", "start"), STARTS)
-@pytest.mark.parametrize("position", range(1, len(TOKENS) + 1))
-async def test_wherever_it_is_cut_and_however_the_rest_begins_nothing_is_lost_or_doubled(position, start, routes):
-    """The seam cannot be seen."""
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("position", POSITIONS)
+async def test_wherever_it_is_cut_and_however_the_rest_begins_nothing_is_lost_or_doubled(position, start):
+    """The seam cannot be seen; of the end so much has to be said again that it is no chance."""
     begin = {"at the cut": position, "over again": 0, "some words before": max(0, position - 4)}[start]
-    subject = Subject(lost_at(position), rest_from(begin), continues=True, routes=routes)
+    rest = rest_from(position) if start == "at the cut" else goes_on_from(begin)
+    subject = Subject(lost_at(position), rest, continues=True)
 
     await subject.answer()
 
@@ -93,17 +97,66 @@ async def test_wherever_it_is_cut_and_however_the_rest_begins_nothing_is_lost_or
     assert subject.progress.finish_reason == "stop"
 
 
-async def test_a_route_that_refuses_the_beginning_is_asked_in_words():
+@pytest.mark.parametrize("start", ["over again", "some words before"])
+@pytest.mark.parametrize("position", POSITIONS)
+async def test_a_route_that_takes_the_beginning_and_does_not_go_on_with_it_is_asked_in_words(position, start):
+    """What it has repeated, or that it said nothing, shows before any of it is sent."""
+    begin = 0 if start == "over again" else max(0, position - 4)
+    scripts = [goes_on_from(begin), rest_from(position)]
+    subject = Subject(lost_at(position), scripts, continues=True, routes=TAKES_PREFIX)
+
+    await subject.answer()
+
+    assert subject.text == ANSWER
+    assert "failure" not in subject.breakers.told["b"]
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+async def test_a_route_that_goes_on_with_the_beginning_is_asked_once(position):
+    """In words while so little has been sent that a repeat would not show, or if nothing came."""
+    is_prefilled = says_enough("".join(TOKENS[:position]))
+    scripts = [goes_on_from(position), rest_from(position)] if is_prefilled else rest_from(position)
+    subject = Subject(lost_at(position), scripts, continues=True, routes=TAKES_PREFIX)
+
+    await subject.answer()
+
+    assert subject.text == ANSWER
+    assert subject.calls["b"] == (2 if position == len(TOKENS) else 1)
+
+
+@pytest.mark.parametrize("routes", [ROUTES, TAKES_PREFIX], ids=["in words", "prefilled"])
+async def test_a_rest_that_says_nothing_is_no_end(routes):
+    """A model that stops at once has not said that the answer is whole: the next one is asked."""
+    subject = Subject(lost_at(12), (STOP,), rest_from(12), continues=True, routes=routes)
+
+    await subject.answer()
+
+    assert subject.text == ANSWER
+    assert {outcome for provider, outcome, _ in subject.outcomes if provider == "b"} == {"unaligned"}
+
+
+async def test_where_nobody_has_more_to_say_the_answer_is_interrupted():
+    """It never looks whole."""
+    subject = Subject(lost_at(12), (STOP,), (STOP,), continues=True)
+
+    await subject.failed(StreamInterrupted)
+
+    assert subject.progress.finish_reason is None
+
+
+@pytest.mark.parametrize(
+    "refusal", [ProviderRejected("takes no prefix"), ProviderMisconfigured("answered 405")], ids=["400", "405"]
+)
+async def test_a_route_that_refuses_the_beginning_is_asked_in_words(refusal):
     """Its refusal is of the form, not of the question: it costs neither the circuit nor the client anything."""
-    subject = Subject(
-        lost_at(5), [(ProviderRejected("takes no prefix"),), rest_from(5)], continues=True, routes=TAKES_PREFIX
-    )
+    subject = Subject(lost_at(12), [(refusal,), rest_from(12)], continues=True, routes=TAKES_PREFIX)
 
     await subject.answer()
 
     prefilled, instructed = (request.messages[-1]["role"] for request in subject.providers["b"].requests)
     assert (prefilled, instructed) == ("assistant", "user")
     assert subject.text == ANSWER
+    assert ("b", "prefix_refused", "does not take the beginning of an answer") in subject.outcomes
     assert "failure" not in subject.breakers.told["b"]
 
 
@@ -120,7 +173,7 @@ async def test_a_route_that_refuses_both_is_left_for_the_next():
 async def test_what_cannot_be_joined_is_left_for_the_next_route():
     """The one after may go on where it was."""
     other = said(f" {word}" for word in ["Snow", "in", "the", "hills", "becomes", "something", "else", "altogether"])
-    subject = Subject(lost_at(8), (*other, STOP), rest_from(8), continues=True)
+    subject = Subject(lost_at(12), (*other, STOP), rest_from(12), continues=True)
 
     await subject.answer()
 
@@ -131,17 +184,17 @@ async def test_what_cannot_be_joined_is_left_for_the_next_route():
 async def test_what_nobody_can_join_is_interrupted_and_never_guessed():
     """What was sent is the true beginning of the first answer."""
     other = said(f" {word}" for word in ["Snow", "in", "the", "hills", "becomes", "something", "else", "altogether"])
-    subject = Subject(lost_at(8), (*other, STOP), continues=True)
+    subject = Subject(lost_at(12), (*other, STOP), continues=True)
 
     interrupted = await subject.failed(StreamInterrupted)
 
-    assert subject.text == "".join(TOKENS[:8])
+    assert subject.text == "".join(TOKENS[:12])
     assert [attempt.provider for attempt in interrupted.attempts] == ["a", "b"]
 
 
 async def test_every_route_may_lose_it_and_the_last_one_ends_it():
     """Each goes on from all that was sent before it."""
-    subject = Subject(lost_at(4), (*said(TOKENS[4:9]), CUT), rest_from(9), continues=True)
+    subject = Subject(lost_at(4), (*said(TOKENS[4:9]), CUT), rest_from(12), continues=True)
 
     await subject.answer()
 
@@ -162,7 +215,7 @@ async def test_the_rest_is_tried_as_often_as_an_answer_is():
 @pytest.mark.parametrize(("failure", "calls"), [(CUT, 2), (ProviderTimeout("is silent"), 1)])
 async def test_where_there_is_no_other_route_the_same_is_asked_once_more_unless_it_is_silent(failure, calls):
     """A cut is often gone the next moment; a silence is not worth another."""
-    subject = Subject([lost_at(4, failure), (*said(TOKENS[4:6]), failure)], continues=True)
+    subject = Subject([lost_at(4, failure), (*rest_from(4)[:3], failure)], continues=True)
 
     await subject.failed(StreamInterrupted)
 
@@ -182,7 +235,6 @@ async def test_what_the_provider_refuses_half_way_is_refused(failure):
 
 
 UNFIT = {
-    "tools": (ChatRequest(model="m", messages=REQUEST.messages, options={"tools": [{"type": "function"}]}), Chunk("x")),
     "structured": (
         ChatRequest(model="m", messages=REQUEST.messages, options={"response_format": {"type": "json_object"}}),
         Chunk("{"),
@@ -278,7 +330,7 @@ async def test_what_an_earlier_leader_has_left_is_gone_on_with(continues, text):
     epoch = left.claim()
     for record in (ProviderChange(status="selected", provider="z", model="z-1"), *said(TOKENS[:5])):
         left.append(epoch, record)
-    subject.progress.resume(left)
+    subject.progress.resume(left, REQUEST, [Route(provider="z", model="z-1", usd_per_mtok_in=3, usd_per_mtok_out=5)])
 
     if continues:
         await subject.answer()
@@ -288,9 +340,102 @@ async def test_what_an_earlier_leader_has_left_is_gone_on_with(continues, text):
     assert "".join(TOKENS[:5]) + subject.text == text
 
 
-async def test_a_rest_that_is_held_back_is_given_when_its_end_comes_without_a_finish_reason():
-    """An end mark stands for it with some servers."""
-    subject = Subject(lost_at(5), (*said(TOKENS[5:]), STOP), continues=True)
+async def test_what_an_earlier_leader_has_spent_is_estimated_and_part_of_what_the_answer_took():
+    """The caller's budget is not spared by the loss of an instance; what was asked elsewhere is not booked here."""
+    usage = Usage(prompt_tokens=10, completion_tokens=20, total_tokens=30)
+    subject = Subject((*rest_from(5), Chunk(usage=usage)), continues=True)
+    left = Generation(
+        Opened(generation_id="g", fingerprint="f", created_at_s=0, thread_id="t", user="u", scope="", model="m")
+    )
+    epoch = left.claim()
+    for record in (ProviderChange(status="selected", provider="z", model="z-1"), *said(TOKENS[:5])):
+        left.append(epoch, record)
+
+    subject.progress.resume(left, REQUEST, [Route(provider="z", model="z-1", usd_per_mtok_in=3, usd_per_mtok_out=5)])
+    await subject.answer()
+    inherited, here = subject.progress.bookings()
+    sealed = subject.progress.sealed(State.DONE)
+
+    assert (inherited.route.provider, inherited.usage.details) == ("z", {"estimated": True})
+    assert inherited.usage.completion_tokens >= 5
+    assert inherited.cost_usd == (3 * inherited.usage.prompt_tokens + 5 * inherited.usage.completion_tokens) / 1e6
+    assert subject.progress.bookings_here() == [here]
+    assert sealed.usage.total_tokens == inherited.usage.total_tokens + 30
+    assert sealed.usage.details == {"estimated": True}
+    assert sealed.cost_usd == inherited.cost_usd + here.cost_usd
+
+
+async def test_a_tool_may_be_called_behind_a_text_that_was_cut():
+    """Agents say what they do, and then do it; of the thoughts of the second model none is sent."""
+    call = {"tool_calls": [{"index": 0, "function": {"name": "weather", "arguments": "{}"}}]}
+    words = anchor("".join(TOKENS[:12]))
+    end = Chunk(finish_reason="tool_calls")
+    subject = Subject(
+        lost_at(12), (Chunk(words), *said(TOKENS[12:]), Chunk(delta=call), Chunk(delta=call), end), continues=True
+    )
+
+    await subject.answer(ChatRequest(model="m", messages=REQUEST.messages, options={"tools": [{"type": "function"}]}))
+
+    assert subject.text == ANSWER
+    assert [chunk.delta for chunk in subject.chunks if chunk.delta] == [call, call]
+    assert subject.progress.finish_reason == "tool_calls"
+
+
+async def test_thoughts_that_are_over_do_not_hinder():
+    """They have been sent; what was lost is text."""
+    thought = Chunk(delta={"reasoning_content": "Well"})
+    subject = Subject((thought, *lost_at(12)), rest_from(12), continues=True)
+
+    await subject.answer()
+
+    assert subject.text == ANSWER
+
+
+@pytest.mark.parametrize("max_tokens", [14, 20])
+async def test_a_limit_of_tokens_counts_the_text_by_what_came(max_tokens):
+    """A chunk is a token at least; by its length alone the text would have used the limit up, and be cut short."""
+    subject = Subject(lost_at(12), goes_on_from(12), continues=True, routes=TAKES_PREFIX)
+
+    await subject.answer(ChatRequest(model="m", messages=REQUEST.messages, options={"max_tokens": max_tokens}))
+
+    assert subject.providers["b"].requests[0].options == {"max_tokens": max_tokens - 12}
+
+
+async def test_who_has_nothing_to_say_is_followed_by_another_once():
+    """A hiccup of one model is not the answer; that two have nothing to say is."""
+    subject = Subject((STOP,), (Chunk("x"), STOP), WHOLE)
+    await subject.answer()
+    assert (subject.text, subject.calls) == ("x", {"a": 1, "b": 1, "c": 0})
+    assert subject.changes[-1] == ("failover", "a", "b", "had nothing to say")
+    assert subject.outcomes[0] == ("a", "empty", "had nothing to say")
+    assert "failure" not in subject.breakers.told["a"]
+
+    subject = Subject((STOP,), (STOP,), WHOLE)
+    await subject.answer()
+    assert (subject.text, subject.calls) == ("", {"a": 1, "b": 1, "c": 0})
+    assert subject.progress.finish_reason == "stop"
+
+
+async def test_an_answer_that_says_nothing_is_one_where_nobody_else_has_another():
+    """Alone, or when all others are down; one that a limit has ended is not asked for again."""
+    subject = Subject((STOP,))
+    await subject.answer()
+    assert (subject.text, subject.progress.finish_reason) == ("", "stop")
+
+    down = ProviderTimeout("is silent")
+    subject = Subject((STOP,), (down,), (down,))
+    await subject.answer()
+    assert (subject.text, subject.progress.finish_reason) == ("", "stop")
+    assert subject.progress.route.provider == "a"
+
+    subject = Subject((Chunk(finish_reason="length"),), WHOLE)
+    await subject.answer()
+    assert subject.calls == {"a": 1, "b": 0}
+
+
+async def test_a_rest_that_is_held_back_is_given_when_its_end_comes():
+    """It was held back for what might have followed."""
+    subject = Subject(lost_at(5), rest_from(5), continues=True)
 
     await subject.answer()
 

@@ -98,7 +98,7 @@ class Requests:
         return self.subject.calls
 
 
-CUT = (Chunk("Snow in the hills becomes bread in the valley, "), DOWN)
+CUT = (Chunk("Snow in the hills becomes bread in the valley, and the river knows of neither. "), DOWN)
 TAKES_PREFIX = ROUTES | {"b": replace(ROUTES["b"], prefill=Prefill.ASSISTANT)}
 EXTRA_CALLS = {
     "retries": (((DOWN,),), {}, "a"),
@@ -416,7 +416,7 @@ async def test_when_both_fail_it_goes_on_as_with_one():
 
 async def test_a_winner_that_is_lost_is_gone_on_with_elsewhere():
     """And not by itself."""
-    subject = Subject((asyncio.Event(),), (Chunk("x "), DOWN), (Chunk("y"), STOP), hedge_ratio=1, continues=True)
+    subject = Subject((asyncio.Event(),), (Chunk("x "), DOWN), (Chunk("x y"), STOP), hedge_ratio=1, continues=True)
     usual(subject)
 
     await subject.answer()

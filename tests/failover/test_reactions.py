@@ -160,6 +160,7 @@ ROWS = [
         UNFINISHED, {"fault": "done_unfinished", "at": 0}, AGAIN_THEN_NEXT, "unavailable", firsts=(*EACH, "reasoner")
     ),
     fails(UNFINISHED, {"fault": "done_unfinished", "at": 3}, GONE_ON_WITH, "unavailable"),
+    spares("answers, and says nothing", {"fault": "empty"}, NEXT, "empty"),
 ]
 CASES = [pytest.param(row, first, id=f"{row.name}-{first}") for row in ROWS for first in row.firsts]
 
@@ -321,9 +322,13 @@ TRIED_ELSEWHERE = {
         "tests/infrastructure/test_providers_errors.py",
         "test_a_shortage_of_ours_is_not_held_against_the_provider",
     ),
-    "goes on with an answer in a way that cannot be joined to it": (
+    "goes on with an answer in a way that cannot be joined to it, or with nothing": (
         "tests/domain/test_rests_of_answers.py",
         "test_what_cannot_be_joined_is_left_for_the_next_route",
+    ),
+    "refuses to be given the beginning of an answer": (
+        "tests/domain/test_rests_of_answers.py",
+        "test_a_route_that_refuses_the_beginning_is_asked_in_words",
     ),
     "has as many calls open as its `max_concurrency` allows": (
         "tests/app/test_books.py",

@@ -7,7 +7,8 @@ import pytest
 
 from domain.chat import ChatRequest
 from domain.continuation import continued
-from domain.errors import ProviderRejected
+from domain.errors import ProviderRejected, Unaligned
+from domain.prefilled import says_enough
 from domain.selection import Prefill, Route
 from domain.splice import Splice
 from infrastructure.providers.gemini import GeminiProvider
@@ -32,36 +33,72 @@ async def provider(simulator, request):
 
 
 async def gone_on(provider, sent, prefill, continues):
-    """What a client has that was sent `sent` before."""
+    """What a client has that was sent `sent` before; None: what came cannot be joined to it."""
+    try:
+        return await joined(provider, sent, prefill, continues)
+    except Unaligned:
+        return None
+
+
+async def joined(provider, sent, prefill, continues):
+    """All the text, or Unaligned."""
     route = Route(
         provider=provider.name, model=f"m@tokens=60,ttft_ms=0,gap_ms=0,continues={continues}", prefill=prefill
     )
     splice = Splice(sent, is_prefilled=prefill is not Prefill.NONE)
-    async with provider.open(route, continued(ASKED, sent, prefill)) as chunks:
+    async with provider.open(route, continued(ASKED, sent, prefill, 0)) as chunks:
         new = [splice.push(chunk.content) async for chunk in chunks]
     return sent + "".join(new) + splice.finish()
 
 
-CONTINUES = ["exact", "starts_over", "repeats_tail", "rewraps"]
-WAYS = [(way, is_prefilled) for way in CONTINUES for is_prefilled in (True, False)] + [("refused", False)]
+ANSWER = "".join(TOKENS)
+CUTS = [ANSWER[: len("".join(TOKENS[:count]))] for count in range(1, 61)]
+CERTAIN = ["exact", "starts_over", "repeats_tail", "rewraps", "recases", "refused"]
+UNCERTAIN = ["differs", "breaks_off", "remarks", "fences", "nothing"]
 
 
-@pytest.mark.parametrize(("continues", "is_prefilled"), WAYS)
-async def test_an_answer_cut_anywhere_is_whole_in_the_end(provider, continues, is_prefilled):
-    """However the next provider is asked, and whatever it repeats; of a prefill no less than a few words."""
-    prefill = PREFILLS[provider.name] if is_prefilled else Prefill.NONE
-    first = 8 if is_prefilled and continues in {"repeats_tail", "rewraps"} else 1
-    cuts = ["".join(TOKENS[:count]) for count in range(first, 61)]
+@pytest.mark.parametrize("continues", CERTAIN)
+async def test_who_is_asked_in_words_makes_it_whole_wherever_it_was_cut(provider, continues):
+    """Whatever is repeated, and however it is written."""
+    answers = await asyncio.gather(*(gone_on(provider, sent, Prefill.NONE, continues) for sent in CUTS))
 
-    answers = await asyncio.gather(*(gone_on(provider, sent, prefill, continues) for sent in cuts))
+    assert set(answers) == {ANSWER}
 
-    assert set(answers) == {"".join(TOKENS)}
+
+@pytest.mark.parametrize("continues", UNCERTAIN)
+async def test_who_does_not_say_where_he_goes_on_is_not_joined(provider, continues):
+    """Not a word is lost or doubled."""
+    answers = await asyncio.gather(*(gone_on(provider, sent, Prefill.NONE, continues) for sent in CUTS))
+
+    assert set(answers) == {None}
+
+
+async def test_who_goes_on_with_what_was_given_makes_it_whole(provider):
+    """The normal case; only a rest of nothing leaves it open whether that was all."""
+    long = [sent for sent in CUTS if says_enough(sent)]
+    prefill = PREFILLS[provider.name]
+
+    *answers, last = await asyncio.gather(*(gone_on(provider, sent, prefill, "exact") for sent in long))
+
+    assert set(answers) == {ANSWER}
+    assert last is None
+
+
+@pytest.mark.parametrize("continues", [*CERTAIN[1:-1], *UNCERTAIN])
+async def test_who_does_not_go_on_with_what_was_given_is_not_joined(provider, continues):
+    """It is asked in words."""
+    long = [sent for sent in CUTS if says_enough(sent)]
+    prefill = PREFILLS[provider.name]
+
+    answers = await asyncio.gather(*(gone_on(provider, sent, prefill, continues) for sent in long))
+
+    assert set(answers) == {None}
 
 
 async def test_a_provider_that_takes_no_beginning_says_so(provider):
     """So that it can be asked in words."""
     with pytest.raises(ProviderRejected, match="ending with a model turn are not supported"):
-        await gone_on(provider, "".join(TOKENS[:9]), PREFILLS[provider.name], "refused")
+        await joined(provider, "".join(TOKENS[:9]), PREFILLS[provider.name], "refused")
 
 
 @pytest.mark.parametrize("given", ["", "/v1", "/beta"])
