@@ -1,5 +1,7 @@
 """Redis over TLS, in each of its shapes, and what is said when it will not do."""
 
+import gc
+import warnings
 from contextlib import ExitStack
 
 import pytest
@@ -28,6 +30,15 @@ PASSWORD = f"sentinel_password={SecureSentinel.password}"
 def pem(tmp_path_factory):
     """The certificate of all but one of the servers, which nobody has signed but itself."""
     return certificate(tmp_path_factory.mktemp("tls") / "redis.pem")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_left():
+    """What the library left is collected here, and is not taken for another module's."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
