@@ -15,6 +15,9 @@ from domain.progress import Progress
 from domain.selection import Route
 from domain.tracking import Trace
 
+LOOK_S = 0.5
+"""Whether a generation is read elsewhere is not asked more often."""
+
 
 def _unsettled(_: Sealed | None) -> None:
     """Nobody waits for what it took."""
@@ -109,7 +112,7 @@ class Leaders:
             self.stop(generation_id, "This instance is shutting down.")
         await asyncio.gather(*(task for _, task in running.values()), return_exceptions=True)
 
-    def _begin_grace(self, generation: Generation) -> None:
+    def _begin_grace(self, generation: Generation, at_least_s: float = 0.0) -> None:
         """Stop the generation after the grace period, counted from now, unless somebody reads it by then."""
         generation_id, loop = generation.opened.generation_id, asyncio.get_running_loop()
 
@@ -120,12 +123,12 @@ class Leaders:
                 looking.add_done_callback(self._looking.discard)
 
         self._end_grace(generation_id)
-        self._graces[generation_id] = loop.call_later(self._grace_s, look)
+        self._graces[generation_id] = loop.call_later(max(self._grace_s, at_least_s), look)
 
     async def _stop_if_deserted(self, generation: Generation) -> None:
         """Stop the generation unless it is read on another instance; then look again after another grace period."""
         if await self._log.is_read_elsewhere(generation) or generation.reader_count:
-            self._begin_grace(generation)
+            self._begin_grace(generation, LOOK_S)
         else:
             self.stop(generation.opened.generation_id, "Nobody was reading it any more.")
 

@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 
 from domain.admission import REFUSED_IN, Present, Slot, Slots, unnoted
@@ -31,7 +31,7 @@ from domain.errors import (
 )
 from domain.events import CacheHit, CacheMiss, Coalesced, Publish, RequestAdmitted, RequestTurnedAway
 from domain.fingerprint import CacheScope, fingerprint, sharing_scope
-from domain.generation import Generation, Opened
+from domain.generation import Generation, Opened, Reader
 from domain.leading import Leaders, Task
 from domain.ports import Claim, GenerationLog, Lease, ResponseCache
 from domain.routing import Routing
@@ -186,31 +186,32 @@ class Lifecycle:
         try:
             generation = await self._readable(stream_id, caller)
             _check_model(generation.opened.model, caller)
-            if after is not None and after >= len(generation.records):
-                await self._log.catch_up(generation, after)
-            failure = self._lost(generation, after)
-            quotas = self._spending.quotas(caller)
-            slot = await self._slots.take(caller.user, present=present)
+            with closing(Reader(generation)):  # who waits for a slot is a reader already
+                if after is not None and after >= len(generation.records):
+                    await self._log.catch_up(generation, after)
+                failure = self._lost(generation, after)
+                quotas = self._spending.quotas(caller)
+                slot = await self._slots.take(caller.user, present=present)
+                opened, cache = generation.opened, CacheStatus.COALESCED
+                if caller.user == opened.user and (not is_given or thread_id == opened.thread_id):
+                    thread_id, cache = opened.thread_id, _led(generation)
+                answer = Answer(
+                    generation=generation,
+                    cache=cache,
+                    caller=caller,
+                    thread_id=thread_id,
+                    slot=slot,
+                    quotas=quotas,
+                    publish=self._publish,
+                    clock=self._clock,
+                    began_s=began_s,
+                    position=0 if after is None else after + 1,
+                    is_rejoined=True,
+                    failure=failure,
+                )
         except RequestRefused as refusal:
             self._refused(thread_id, caller, refusal, began_s)
             raise
-        opened, cache = generation.opened, CacheStatus.COALESCED
-        if caller.user == opened.user and (not is_given or thread_id == opened.thread_id):
-            thread_id, cache = opened.thread_id, _led(generation)
-        answer = Answer(
-            generation=generation,
-            cache=cache,
-            caller=caller,
-            thread_id=thread_id,
-            slot=slot,
-            quotas=quotas,
-            publish=self._publish,
-            clock=self._clock,
-            began_s=began_s,
-            position=0 if after is None else after + 1,
-            is_rejoined=True,
-            failure=failure,
-        )
         await self._conversations.go_on(opened.turn if opened.user == caller.user and not failure else None, answer)
         return answer
 

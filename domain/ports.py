@@ -96,7 +96,10 @@ class GenerationLog(Protocol):
         ...
 
     async def is_read_elsewhere(self, generation: Generation) -> bool:
-        """Whether a generation that is led here has readers in another process; if not, none there will join it."""
+        """Whether a generation that is led here may have readers in another process; if not, none there will join it.
+
+        While nobody can tell, it may. Of one that had some, it may take several looks to know that it has none.
+        """
         ...
 
     async def catch_up(self, generation: Generation, number: int) -> None:

@@ -75,6 +75,12 @@ class RedisServer:
         self._folder.cleanup()
 
 
+def net_output_bytes(server: RedisServer) -> int:
+    """How much it has sent since it started."""
+    told = server.ask("INFO", "stats")
+    return int(told.partition(b"total_net_output_bytes:")[2].partition(b"\r")[0])
+
+
 def counts(at_least: int) -> Callable[[bytes], bool]:
     """Whether an answer begins an array of so many."""
     return lambda answer: answer[:1] == b"*" and int(answer[1:].partition(b"\r\n")[0]) >= at_least

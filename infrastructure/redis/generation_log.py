@@ -7,6 +7,7 @@ What the keys are is said in keys.py, how leaders that are gone are noticed in l
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -19,7 +20,7 @@ from domain.generation import Generation, Opened, Record, Sealed, StaleEpoch
 from domain.ports import Claim, Lease
 from infrastructure.memory.generations import Generations
 from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
-from infrastructure.redis.follower import NO_RECORD, Follower
+from infrastructure.redis.follower import NO_RECORD, Follower, Held
 from infrastructure.redis.keys import (
     STOPS,
     followed_key,
@@ -38,6 +39,10 @@ from infrastructure.redis.writer import Writer
 
 FOLLOWED_MS = 2200
 """How long it is believed that a generation is followed by an instance that does not say so again."""
+
+UNFOLLOWED_MS = 10_000
+"""What was followed must have been found not to be for so long: an instance that stands still says nothing, and has
+readers."""
 
 
 class RedisGenerationLog:
@@ -72,22 +77,32 @@ class RedisGenerationLog:
             fenced=self._fenced,
         )
         self._claiming: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._back_at_s = -math.inf
         self.took_over: Callable[[Lease, ChatRequest], None]
         self.asked_to_stop: Callable[[str], object]
-        client.on_return.append(self._catch_up)
+        client.on_return.extend((self._redis_is_back, self._catch_up))
         subscriptions.on_gap.append(self._catch_up)
         subscriptions.add(STOPS, lambda generation_id: self.asked_to_stop(generation_id.decode()))
 
     async def under_way(self, fingerprint: str) -> Generation | None:
         """The shared generation that is answering this question now, here or elsewhere."""
-        generation = self._generations.answering(fingerprint)
+        generation = self._answering(fingerprint)
         if generation is not None:
             return generation
         match await self._joined(fingerprint, lease_key(fingerprint)):
-            case [generation_id, epoch, owner, request, b""]:
-                found = await self._follower.join(fingerprint, generation_id.decode(), epoch, owner, request)
+            case [generation_id, epoch, owner, b""]:
+                found = await self._follower.join(
+                    fingerprint, generation_id.decode(), Held(epoch=int(epoch), owner=owner.decode())
+                )
                 return None if found is None or found.sealed else found
         return None
+
+    def _answering(self, fingerprint: str) -> Generation | None:
+        """The one that is known here, and is wanted from now on."""
+        generation = self._generations.answering(fingerprint)
+        if generation is not None:
+            self._roll.get(generation.opened.generation_id)
+        return generation
 
     async def claim(self, opened: Opened, request: ChatRequest) -> Claim:
         """Join the generation under way, here or elsewhere, or begin one and lead it; in memory alone without Redis.
@@ -107,7 +122,7 @@ class RedisGenerationLog:
 
     async def _claim_or_join(self, opened: Opened, request: ChatRequest) -> Claim:
         async with self._claiming.setdefault(tag_of(opened), asyncio.Lock()):
-            if opened.is_shared and (running := self._generations.answering(opened.fingerprint)):
+            if opened.is_shared and (running := self._answering(opened.fingerprint)):
                 return Claim(running, None)
             return await self._claim(opened, encode_request(request))
 
@@ -125,8 +140,8 @@ class RedisGenerationLog:
         if answer[0] == OWNED:
             return self._lead(opened, request, written=1, may_be_stored=bool(answer[1]))
         self._client.submit("DEL", stream_key(generation_id)).add_done_callback(unheard)
-        _, held_id, epoch, owner, asked = answer
-        generation = await self._follower.join(tag, held_id.decode(), epoch, owner, asked)
+        _, held_id, epoch, owner = answer
+        generation = await self._follower.join(tag, held_id.decode(), Held(epoch=int(epoch), owner=owner.decode()))
         return Claim(generation, None) if generation else self._lead(opened, request, written=0)
 
     async def append(self, lease: Lease, record: Record) -> None:
@@ -161,6 +176,7 @@ class RedisGenerationLog:
         """
         generation = self._generations.find(generation_id)
         if generation is not None:
+            self._roll.get(generation_id)
             return generation
         try:
             tag = await self._client.submit("GET", stream_key(generation_id))
@@ -175,10 +191,10 @@ class RedisGenerationLog:
         """The generation under its question's lease, under one of its own, or under none when it has ended."""
         for key in (lease_key(tag), own_lease_key(tag, generation_id)):
             match await self._joined(tag, key):
-                case [held_id, *held, _] if held_id == generation_id.encode():
-                    is_apart = key != lease_key(tag)
-                    return await self._follower.join(tag, generation_id, *held, is_apart=is_apart)
-        return await self._follower.join(tag, generation_id, b"0", b"", b"")
+                case [held_id, epoch, owner, _] if held_id == generation_id.encode():
+                    held = Held(epoch=int(epoch), owner=owner.decode(), is_apart=key != lease_key(tag))
+                    return await self._follower.join(tag, generation_id, held)
+        return await self._follower.join(tag, generation_id, Held())
 
     async def _joined(self, tag: str, lease: str) -> list[Any]:
         """Who leads what, if anybody and as far as Redis says; that it is followed from here is known from now on."""
@@ -204,6 +220,9 @@ class RedisGenerationLog:
         known.settled()
         self.asked_to_stop(known.generation_id)
 
+    def _redis_is_back(self) -> None:
+        self._back_at_s = asyncio.get_running_loop().time()
+
     def _catch_up(self) -> None:
         """Redis is back, or may have said something that was not heard."""
         for known in self._roll:
@@ -227,20 +246,33 @@ class RedisGenerationLog:
             await self._client.submit("PUBLISH", STOPS, generation_id)
 
     async def is_read_elsewhere(self, generation: Generation) -> bool:
-        """Whether another instance has readers of a generation that is led here; if not, none will join it.
+        """Whether another instance may have readers of a generation that is led here; if not, none will join it.
 
-        Unless somebody has come to read it here meanwhile: then they can, as soon as this is said.
+        Unless somebody has come to read it here meanwhile: then they can, as soon as this is said. While Redis does not
+        answer, all that is in it may be read; and until those who follow have had time to say so since its return.
         """
         known = self._roll.get(generation.opened.generation_id)
-        with suppress(*NO_ANSWER):
-            while known is not None:
-                [code] = await self._client.submit_script(CLOSE, (known.lease, known.followed), known.generation_id)
-                if not generation.reader_count:
-                    return bool(code == HELD)
-                await self._client.submit_script(REOPEN, [known.lease], known.generation_id)
-                if generation.reader_count:
-                    return bool(code == HELD)
-        return False
+        if known is None or known.is_alone:
+            return False
+        if self._client.is_away:
+            return known.written > 0
+        if asyncio.get_running_loop().time() - self._back_at_s < FOLLOWED_MS / 1000:
+            return True
+        try:
+            return not await self._close(known)
+        except NO_ANSWER:
+            return True
+
+    async def _close(self, known: Known) -> bool:
+        """Whether nobody elsewhere follows, nor will; if somebody has come to read it here, they may."""
+        while True:
+            ask = (CLOSE, (known.lease, known.followed), known.generation_id, UNFOLLOWED_MS)
+            [code] = await self._client.submit_script(*ask)
+            if not known.generation.reader_count:
+                return bool(code == OWNED)
+            await self._client.submit_script(REOPEN, [known.lease], known.generation_id)
+            if known.generation.reader_count:
+                return bool(code == OWNED)
 
     async def catch_up(self, generation: Generation, number: int) -> None:
         """What Redis has of a generation that another leads is here too, whether or not Redis has told of it.
@@ -252,9 +284,7 @@ class RedisGenerationLog:
         if known is None or known.is_led_here or known.is_alone:
             return
         with suppress(*NO_ANSWER, *NO_RECORD):
-            entries = await self._client.submit("XRANGE", known.log, f"{known.written}-0", "+")
-            if not known.is_led_here:
-                self._follower.take_in(known, entries)
+            await self._follower.read_on(known)
         if number >= len(generation.records) and not (generation.sealed or known.is_led_here):
             raise StreamUnavailable
 
@@ -323,7 +353,7 @@ class RedisGenerationLog:
             known.request,
         )
         if code in {OWNED, ENDED}:
-            self._follower.take_in(known, await self._client.submit("XRANGE", known.log, f"{known.written}-0", "+"))
+            await self._follower.read_on(known)
         if code == OWNED:
             known.owner, generation.epoch = self._instance_id, more[0] - 1
             self._writer.make_findable(generation.opened)

@@ -10,7 +10,10 @@ def tag_of(opened: Opened) -> str:
 
 
 def lease_key(tag: str) -> str:
-    """Hash: who leads (id, epoch, owner), whether it may be joined, and the request, for whoever has to go on."""
+    """Hash: who leads (id, epoch, owner), whether it may be joined, and the request, for whoever has to go on.
+
+    `unfollowed_ms` is since when nobody has been seen to follow: 0 if nobody ever has, none while somebody may.
+    """
     return f"weir:gen:{{{tag}}}:lease"
 
 

@@ -15,7 +15,7 @@ from domain.caching import Purges
 from domain.events import EntryUnreadable, Publish
 from domain.generation import Generation, IllegalMove, State
 from domain.ports import Recording
-from infrastructure.redis.client import NO_ANSWER, RedisAway, RedisClient
+from infrastructure.redis.client import NO_ANSWER, RedisAway, RedisClient, unheard
 from infrastructure.redis.keys import response_key
 from infrastructure.redis.wire import decode_recording, encode_recording
 
@@ -27,6 +27,9 @@ _COMPRESS_FROM_BYTES = 1024
 thirtieth of it. Two fifths are spared above (perf/compression.py)."""
 
 _MAX_BYTES = 16 * 1024 * 1024
+
+MAX_VALUE_BYTES = 4 * 1024 * 1024
+"""No answer is larger as a value, and no more of one is read: a text is counted in all its copies up to _MAX_BYTES."""
 
 _WRONG = (msgspec.MsgspecError, ValueError, zlib.error, IndexError, RecursionError, IllegalMove)
 
@@ -51,11 +54,15 @@ class RedisResponseCache:
     async def get(self, fingerprint: str) -> Recording | None:
         """The recording, if Redis has it, it can be read, its time has not passed, and no purge conceals it."""
         try:
-            value = await self._client.submit("GET", response_key(fingerprint))
+            value = await self._client.submit("GETRANGE", response_key(fingerprint), 0, MAX_VALUE_BYTES)
         except NO_ANSWER:
             return None
-        if value is None:
-            return None
+        return self._fresh(fingerprint, value) if value else None
+
+    def _fresh(self, fingerprint: str, value: bytes) -> Recording | None:
+        """The recording that is in `value`; what is too large to be one, and costs whoever asks, is gone."""
+        if len(value) > MAX_VALUE_BYTES:
+            self._client.submit("UNLINK", response_key(fingerprint)).add_done_callback(unheard)
         try:
             recording = _recording(value)
         except _WRONG as error:
@@ -107,6 +114,8 @@ def _recording(value: bytes) -> Recording:
     Raises:
         ValueError, IndexError, zlib.error, msgspec.MsgspecError: it is not a whole one of this version.
     """
+    if len(value) > MAX_VALUE_BYTES:
+        raise ValueError("larger than any answer")
     if value[0] != VERSION:
         raise ValueError(f"version {value[0]}, not {VERSION}")
     sealed_at_s, records = decode_recording(inflated(value[2:]) if value[1] == _DEFLATED else value[2:])

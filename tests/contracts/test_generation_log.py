@@ -223,6 +223,13 @@ async def test_one_that_somebody_else_holds_is_found_for_its_time(memory):
     assert await memory.log.find("a") is None
 
 
+async def test_what_nobody_has_joined_is_not_read_elsewhere(subject):
+    """Its provider's call can be ended at once; and who comes here meanwhile is read to."""
+    claim = await subject.claim("a")
+
+    assert not await subject.log.is_read_elsewhere(claim.generation)
+
+
 async def test_an_unknown_id_finds_nothing(subject):
     """Nor does an unknown question."""
     assert await subject.log.find("nobody") is None

@@ -57,7 +57,8 @@ class Service:
         queue_size=0,
         continues=True,
         max_concurrency=None,
-        log=MemoryGenerationLog,
+        grace_s=GRACE_S,
+        log_kind=MemoryGenerationLog,
     ):
         self.loop = asyncio.get_running_loop()
         clock = self.loop.time
@@ -72,7 +73,7 @@ class Service:
         self.purges = Purges(TTL_S)
         self.l1 = MemoryResponseCache(**memory, purges=self.purges, unix_now=clock)
         self.l2 = MemoryResponseCache(**memory, purges=self.purges, unix_now=clock)
-        self.log = log(Generations(**memory, clock=clock))
+        self.log = log_kind(Generations(**memory, clock=clock))
         self.sessions = MemorySessionStore(
             bounds=SessionBounds(max_messages=6, max_bytes=4096, ttl_s=TTL_S),
             begun_s=512.0,
@@ -114,7 +115,7 @@ class Service:
             publish=publish,
             clock=clock,
             unix_now=clock,
-            grace_s=GRACE_S,
+            grace_s=grace_s,
         )
         ids, turns = count(), count()
         self.conversations = Conversations(

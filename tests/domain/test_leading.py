@@ -10,7 +10,7 @@ from domain.chat import Caller, Chunk
 from domain.errors import AllProvidersDown, Cancelled, Forbidden, Internal, ProviderRejected, ProviderUnavailable
 from domain.events import AnswerServed, AttemptEnded, DefectFound, GenerationSealed, StageTimed
 from domain.generation import Opened, Sealed, State
-from domain.leading import Task
+from domain.leading import LOOK_S, Task
 from domain.progress import Progress
 from domain.tracking import Tracker
 from infrastructure.memory.generation_log import MemoryGenerationLog
@@ -114,6 +114,36 @@ async def test_the_grace_period_begins_anew_with_every_last_reader():
     assert answer.generation.sealed is None
     await asyncio.sleep(1.5)
 
+    assert answer.generation.state is State.CANCELLED
+    assert await service.is_at_rest()
+
+
+class ReadElsewhere(MemoryGenerationLog):
+    """Another process reads everything, until `is_read` is false; `looks` are those that were asked for."""
+
+    def __init__(self, generations):
+        super().__init__(generations)
+        self.is_read, self.looks = True, []
+
+    async def is_read_elsewhere(self, generation):
+        self.looks.append(generation)
+        return self.is_read
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 0.25, GRACE_S])
+async def test_what_is_read_elsewhere_goes_on_and_is_looked_at_now_and_then(grace_s):
+    """Even without a grace period, who asks again and again does nothing else."""
+    service = Service(endless(), grace_s=grace_s, log_kind=ReadElsewhere)
+    answer = await service.ask()
+    await settle()
+    answer.close()
+    await asyncio.sleep(32.25)
+
+    assert answer.generation.sealed is None
+    assert len(service.log.looks) <= 1 + 32.25 / max(grace_s, LOOK_S)
+
+    service.log.is_read = False
+    await asyncio.sleep(max(grace_s, LOOK_S))
     assert answer.generation.state is State.CANCELLED
     assert await service.is_at_rest()
 
@@ -291,7 +321,7 @@ class Unwritable(MemoryGenerationLog):
 
 async def test_a_defect_of_ours_is_sealed_as_internal_and_told():
     """Readers must hear that the answer ended; the cause goes to the log, not to the client."""
-    service = Service(log=Unwritable)
+    service = Service(log_kind=Unwritable)
 
     _, sealed = await service.asked()
 

@@ -35,7 +35,7 @@ from domain.fingerprint import CacheScope, fingerprint
 from domain.generation import Opened, State
 from domain.ports import Claim
 from domain.spending import Spending
-from tests.domain.service import ANN, LIMIT, ONE_A_MINUTE, QUESTION, STOP, TTL_S, WHOLE, Service, read
+from tests.domain.service import ANN, GRACE_S, LIMIT, ONE_A_MINUTE, QUESTION, STOP, TTL_S, WHOLE, Service, read
 from tests.loops import settle
 
 pytestmark = pytest.mark.anyio
@@ -713,6 +713,38 @@ async def test_nobody_joins_an_answer_that_is_being_stopped():
 
     assert (cache, sealed.state) == (MISS, State.DONE)
     assert (await read(stopped))[-1].state is State.CANCELLED
+    assert await service.is_at_rest()
+
+
+async def test_who_waits_for_a_slot_to_come_back_is_a_reader_already():
+    """The answer goes on although the wait is longer than what was left of the grace period."""
+    gate = asyncio.Event()
+    service = Service((Chunk("x"), gate, STOP), limit=1, queue_size=2)
+    answer = await service.ask()
+    await settle()
+    answer.close()
+    await asyncio.sleep(GRACE_S - 1.0)
+    other = await service.ask(cache_control="no-cache")
+    again = asyncio.create_task(service.lifecycle.join(answer.stream_id, ANN, "new", None))
+    await asyncio.sleep(GRACE_S)
+    other.close()
+    joined = await again
+    gate.set()
+
+    assert (await read(joined))[-1].state is State.DONE
+    assert answer.generation.reader_count == 0
+
+
+async def test_who_waited_for_a_slot_in_vain_reads_no_more():
+    """The grace period is counted from then on."""
+    service = Service((Chunk("x"), asyncio.Event()), limit=1, queue_size=2)
+    answer = await service.ask()
+    with pytest.raises(AtCapacity):
+        await service.lifecycle.join(answer.stream_id, ANN, "new", None)
+    assert answer.generation.reader_count == 1
+
+    answer.close()
+    await asyncio.sleep(GRACE_S + 1.0)
     assert await service.is_at_rest()
 
 

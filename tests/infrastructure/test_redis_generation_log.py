@@ -11,12 +11,16 @@ from domain.errors import StreamUnavailable
 from domain.events import StoreFailed
 from domain.generation import Reader, Sealed, State
 from domain.ports import Recording
+from infrastructure.redis.follower import SLICE_BYTES
+from infrastructure.redis.generation_log import UNFOLLOWED_MS
 from infrastructure.redis.keys import followed_key, lease_key, log_key, stream_key, tag_of
+from infrastructure.redis.scripts import READ
 from infrastructure.redis.wire import encode_record
 from infrastructure.redis.writer import MAX_UNWRITTEN, UNKEPT_MS, UNKEPT_WAIT_S
 from tests.contracts.test_generation_log import QUESTION, opened
 from tests.proxies import Proxy
 from tests.redis_instances import TTL_S, redis_instances, until
+from tests.redis_servers import net_output_bytes
 
 pytestmark = pytest.mark.anyio
 DONE = Sealed(state=State.DONE)
@@ -62,12 +66,13 @@ async def test_a_lease_that_redis_has_lost_is_made_anew_with_the_request(redis_s
     async with redis_instances(redis_server.url, "one", "two") as [one, two]:
         claim = await one.log.claim(opened("g"), QUESTION)
         key = lease_key(tag_of(claim.generation.opened))
-        before = await one.client.submit("HGETALL", key)
+        fields = ("id", "epoch", "owner", "request")
+        before = await one.client.submit("HMGET", key, *fields)
         await one.client.submit("DEL", key)
         await one.log.append(claim.lease, Chunk("x"))
         await until(lambda: len(claim.generation.records) > 1)
 
-        assert await one.client.submit("HGETALL", key) == before
+        assert await one.client.submit("HMGET", key, *fields) == before
         assert (await two.log.claim(opened("other"), QUESTION)).lease is None
 
 
@@ -207,6 +212,157 @@ async def test_who_comes_here_while_the_question_is_closed_has_it_open_again(red
         assert not await closing
         assert (await two.log.claim(opened("other"), QUESTION)).lease is None
         reader.close()
+
+
+async def followed(one, two):
+    """What `one` leads, `two` follows, and `one` has been told so."""
+    claim = await one.log.claim(opened("g"), QUESTION)
+    await two.log.claim(opened("other"), QUESTION)
+    assert await one.log.is_read_elsewhere(claim.generation)
+    return claim
+
+
+async def test_what_was_followed_may_be_until_nobody_has_been_seen_to_for_long(redis_server):
+    """An instance that stands still for some seconds says nothing, and has readers who wait for it."""
+    async with redis_instances(redis_server.url, "one", "two", "three", "four") as [one, two, three, four]:
+        claim = await followed(one, two)
+        tag = tag_of(claim.generation.opened)
+        await one.client.submit("DEL", followed_key(tag))
+        looks = [await one.log.is_read_elsewhere(claim.generation) for _ in range(2)]
+        await pass_unfollowed(one, tag)
+        is_joined = (await three.log.claim(opened("third"), QUESTION)).lease is None
+        await one.client.submit("DEL", followed_key(tag))
+        looks.append(await one.log.is_read_elsewhere(claim.generation))
+        await pass_unfollowed(one, tag)
+
+        assert (looks, is_joined) == ([True] * 3, True)
+        assert not await one.log.is_read_elsewhere(claim.generation)
+        assert (await four.log.claim(opened("fourth"), QUESTION)).lease is not None
+
+
+async def pass_unfollowed(instance, tag):
+    """It is a while ago that nobody was first seen to follow."""
+    since_ms = int(await instance.client.submit("HGET", lease_key(tag), "unfollowed_ms"))
+    await instance.client.submit("HSET", lease_key(tag), "unfollowed_ms", since_ms - UNFOLLOWED_MS)
+
+
+async def test_who_joins_by_the_streams_id_follows_too(redis_server):
+    """It counts anew from then on."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        claim = await one.log.claim(opened("g"), QUESTION)
+        tag = tag_of(claim.generation.opened)
+        await two.log.find("g")
+        await one.client.submit("DEL", followed_key(tag))
+
+        assert await one.log.is_read_elsewhere(claim.generation)
+
+
+@pytest.mark.parametrize("is_written_again", [False, True])
+async def test_a_redis_that_was_emptied_says_nothing_of_who_follows(redis_server, is_written_again):
+    """They have not had the time to say so again, however soon the leader has."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        claim = await followed(one, two)
+        await one.client.submit("DEL", followed_key(tag_of(claim.generation.opened)))
+        await one.log.is_read_elsewhere(claim.generation)
+        await pass_unfollowed(one, tag_of(claim.generation.opened))
+        redis_server.flush()
+        if is_written_again:
+            await one.log.append(claim.lease, Chunk("x"))
+            await until(lambda: len(claim.generation.records) == 2)
+
+        assert await one.log.is_read_elsewhere(claim.generation)
+
+
+async def test_while_redis_is_away_what_is_in_it_may_be_read(redis_server):
+    """And just after its return: it may be a replica that has not heard of all. What was never in it may not."""
+    async with redis_instances(redis_server.url, "one") as [one]:
+        claim = await one.log.claim(opened("g"), QUESTION)
+        one.client.is_away = True
+        unwritten = await one.log.claim(opened("h", "r"), QUESTION)
+        looks = [await one.log.is_read_elsewhere(each.generation) for each in (claim, unwritten)]
+        one.client.is_away = False
+        for returned in one.client.on_return:
+            returned()
+        looks.append(await one.log.is_read_elsewhere(claim.generation))
+
+        assert looks == [True, False, True]
+
+
+async def test_when_redis_does_not_answer_it_may_be_read(own_redis):
+    """No answer is none."""
+    async with redis_instances(own_redis.url, "one") as [one]:
+        claim = await one.log.claim(opened("g"), QUESTION)
+        own_redis.stop()
+
+        assert await one.log.is_read_elsewhere(claim.generation)
+
+
+async def led(instance, *contents):
+    """A generation with those chunks, all in Redis."""
+    claim = await instance.log.claim(opened("g"), QUESTION)
+    for content in contents:
+        await instance.log.append(claim.lease, Chunk(content))
+    await until(lambda: len(claim.generation.records) == 1 + len(contents))
+    return claim
+
+
+async def test_however_many_join_at_once_the_log_is_read_once(redis_server):
+    """Nor is it read anew because one of them leaves."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        claim = await led(one, *map(str, range(3000)))
+        sent_bytes = net_output_bytes(redis_server)
+        first, *others = [asyncio.ensure_future(two.log.under_way("q")) for _ in range(100)]
+        by_id = [asyncio.ensure_future(two.log.find("g")) for _ in range(100)]
+        await until(lambda: two.log._follower._joining._under_way)
+        first.cancel()
+        joined = await asyncio.gather(*others, *by_id)
+
+        assert net_output_bytes(redis_server) - sent_bytes < 300_000
+        assert first.cancelled()
+        assert {each.opened.generation_id for each in joined} == {"g"}
+        assert len({id(each) for each in joined}) == 1
+        assert joined[0].records == claim.generation.records
+
+
+@pytest.mark.parametrize("contents", [["x" * 1000] * 300, ["x" * (2 * SLICE_BYTES)] * 3, [""] * 2000])
+async def test_a_log_is_read_in_slices(redis_server, contents):
+    """No answer of Redis is so large that it takes too long; what is larger by itself is read all the same."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        claim = await led(one, *contents)
+        log = log_key("q", "g")
+        is_more, request, told = await one.client.submit_script(READ, (log, lease_key("q")), "g", "1-0", SLICE_BYTES)
+        found = await two.log.find("g")
+        lease = await two.take_over("g")
+
+        assert (is_more, request) == (1, b"")
+        assert len(told) == 2 or sum(len(data) for _, data in told) <= SLICE_BYTES + 2000
+        assert found.records == claim.generation.records
+        assert (lease is not None, two.requests) == (True, [QUESTION])
+
+
+async def test_much_that_was_not_heard_of_is_caught_up_with(redis_server):
+    """As when this instance stood still for a while."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        claim = await led(one, "x")
+        found = await two.log.find("g")
+        await two.subscriptions.close()
+        for number in range(500):
+            await one.log.append(claim.lease, Chunk(str(number)))
+        await until(lambda: len(claim.generation.records) == 502)
+        two.log.refresh(two.log._roll.get("g"))
+        await until(lambda: len(found.records) == 502)
+
+        assert found.records == claim.generation.records
+
+
+async def test_a_log_that_goes_on_behind_its_end_is_not_found(redis_server):
+    """Somebody else has written it."""
+    async with redis_instances(redis_server.url, "one") as [one]:
+        await one.client.submit("SET", stream_key("g"), "q")
+        for at, record in enumerate([opened("g"), DONE, Chunk("x")], 1):
+            await one.client.submit("XADD", log_key("q", "g"), f"{at}-0", "r", encode_record(record))
+
+        assert await one.log.find("g") is None
 
 
 async def test_what_ended_without_redis_waits_for_it_within_the_bounds_of_memory(redis_server):

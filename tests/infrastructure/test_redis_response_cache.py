@@ -10,9 +10,10 @@ from domain.events import EntryUnreadable
 from domain.generation import Generation, Opened, Sealed, State
 from domain.ports import Recording
 from infrastructure.redis.keys import response_key
-from infrastructure.redis.response_cache import VERSION, _value
+from infrastructure.redis.response_cache import MAX_VALUE_BYTES, VERSION, _value
 from tests.fakes import FakeClock
 from tests.redis_instances import TTL_S, RedisInstance
+from tests.redis_servers import net_output_bytes
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +60,6 @@ async def test_what_was_put_is_got_until_its_time_has_passed(instance, clock, te
 @pytest.mark.parametrize(
     "value",
     [
-        b"",
         b"\x01",
         b"garbage",
         WHOLE[:-1],
@@ -74,7 +74,7 @@ async def test_what_was_put_is_got_until_its_time_has_passed(instance, clock, te
         bytes((VERSION, 0)) + msgspec.msgpack.encode((1.0, [b"no record"])),
         _value(recording(state=State.FAILED)),
     ],
-    ids=range(14),
+    ids=range(13),
 )
 async def test_what_cannot_be_read_is_a_miss(instance, value):
     """It is said that it was there, and nobody gets an error."""
@@ -82,6 +82,34 @@ async def test_what_cannot_be_read_is_a_miss(instance, value):
 
     assert await instance.cache.get("f") is None
     assert [event.fingerprint for event in instance.events.of(EntryUnreadable)] == ["f"]
+
+
+async def test_a_value_that_is_too_large_is_not_read_but_removed(instance, redis_server):
+    """To read it takes longer than a living Redis may: all else that is asked with it would fail, again and again."""
+    await instance.client.submit("SETRANGE", response_key("f"), 10 * MAX_VALUE_BYTES, "x")
+    sent_bytes = net_output_bytes(redis_server)
+
+    assert await instance.cache.get("f") is None
+    assert net_output_bytes(redis_server) - sent_bytes < 1.1 * MAX_VALUE_BYTES
+    assert not instance.client.is_away
+    assert [event.fingerprint for event in instance.events.of(EntryUnreadable)] == ["f"]
+    assert await instance.client.submit("EXISTS", response_key("f")) == 0
+
+
+async def test_the_largest_answer_that_is_put_can_be_got(instance):
+    """What is written and what is read have one bound."""
+    kept = recording("x" * 3_300_000)
+    assert kept.generation.size_bytes < 16 * 1024 * 1024
+    await instance.cache.put("f", kept)
+
+    assert (await instance.cache.get("f")).generation.records == kept.generation.records
+
+
+async def test_an_empty_value_is_a_miss(instance):
+    """There is nothing to be read."""
+    await instance.client.submit("SET", response_key("f"), "")
+
+    assert await instance.cache.get("f") is None
 
 
 async def test_another_kind_of_value_is_a_miss(instance):
