@@ -189,7 +189,7 @@ def _error_headers(error: WeirError) -> dict[str, str]:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = _challenge(error)
-    return headers | (quota_headers(error.quotas) if isinstance(error, RateLimited) else {})
+    return headers | (quota_headers(error.quotas, error.retry_after_s) if isinstance(error, RateLimited) else {})
 
 
 def _challenge(error: Unauthorized) -> str:
