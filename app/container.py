@@ -148,8 +148,8 @@ def _file_keys(settings: Settings, publish: Publish, clock: Callable[[], float])
     return None if path is None else FileKeyStore(path, publish=publish, clock=clock)
 
 
-MEMORY_SESSIONS = 1000
-"""How many conversations are kept in memory at most."""
+MAX_SESSIONS = 1000
+"""How many conversations are kept at most: in memory of all callers together, in Redis of each."""
 
 
 def _lease_s(total_s: float) -> float:
@@ -288,7 +288,7 @@ class Container(containers.DeclarativeContainer):
             MemorySessionStore,
             bounds=settings.provided.sessions,
             begun_s=longest_answer_s,
-            max_sessions=MEMORY_SESSIONS,
+            max_sessions=MAX_SESSIONS,
             unix_now=unix_now,
         ),
         redis=providers.Singleton(
@@ -296,6 +296,7 @@ class Container(containers.DeclarativeContainer):
             client=redis_client,
             bounds=settings.provided.sessions,
             begun_s=longest_answer_s,
+            max_sessions=MAX_SESSIONS,
             publish=publish,
             unix_now=unix_now,
         ),

@@ -70,11 +70,15 @@ class Policy:
 
 @value
 class _Source:
-    """The generation that answers a request, and where that comes from; `age_s` is how old a stored one is."""
+    """The generation that answers a request, and where that comes from; `age_s` is how old a stored one is.
+
+    `turn` is what the generation was claimed with.
+    """
 
     generation: Generation
     cache: CacheStatus
     age_s: float | None = None
+    turn: Turn | None = None
 
 
 _STOPPED = "Its asker stopped the stream."
@@ -156,7 +160,6 @@ class Lifecycle:
             if isinstance(refusal, WeirError):
                 self._refused(ask.thread_id, ask.caller, refusal, began_s, ask.request.model)
             raise
-        await self._conversations.go_on(ask.turn, answer)
         return answer
 
     async def join(
@@ -289,7 +292,8 @@ class Lifecycle:
             source = await self._lead(ask, model, key, scope, trace)
         if source.cache.spares_a_call:
             trace.close()
-        return Answer(
+        turn = await self._conversations.begun(source.turn or ask.turn, ask.caller)
+        answer = Answer(
             generation=source.generation,
             cache=source.cache,
             caller=ask.caller,
@@ -301,6 +305,8 @@ class Lifecycle:
             began_s=began_s,
             age_s=source.age_s,
         )
+        await self._conversations.go_on(turn, answer)
+        return answer
 
     async def _look_up(self, ask: Ask, key: str, trace: Trace) -> _Source | None:
         """Stage 2: a recording fresh enough for the client, nearest first, or else the generation under way."""
@@ -342,6 +348,8 @@ class Lifecycle:
         try:
             with trace.stage("4"):
                 routes = self._routing.select(model, ask.request)
+            if ask.turn is not None:
+                ask = replace(ask, turn=await self._conversations.begun(ask.turn, ask.caller))
             claim = await self._log.claim(self._opened(ask, key, scope), ask.request)
         except BaseException:
             spent.give_back()
@@ -350,7 +358,7 @@ class Lifecycle:
             spent.give_back()
             return self._follow(ask, claim.generation)
         self._leaders.start(claim.lease, self._task(ask, routes, trace, claim, spent))
-        return _Source(generation=claim.generation, cache=_led(claim.generation))
+        return _Source(generation=claim.generation, cache=_led(claim.generation), turn=ask.turn)
 
     def _task(self, ask: Ask, routes: Sequence[Route], trace: Trace, claim: Claim, spent: Spent) -> Task:
         directives, is_shared = ask.directives, claim.generation.opened.is_shared
