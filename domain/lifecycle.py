@@ -193,7 +193,7 @@ class Lifecycle:
                 await self._log.catch_up(generation, after)
             failure = self._lost(generation, after)
             quotas = self._spending.quotas(caller)
-            slot = await self._slots.take(caller.user, present=present)
+            slot = await self._taken_anew(caller, thread_id, present)
         except RequestRefused as refusal:
             self._refused(thread_id, caller, refusal, began_s)
             raise
@@ -265,15 +265,27 @@ class Lifecycle:
         return model
 
     async def _admit(self, ask: Ask, trace: Trace) -> Slot:
-        """Stages CP.1 to CP.4: a slot is taken."""
-        caller, note = ask.caller, trace.step if trace.is_sampled else unnoted
+        """A slot is taken for a question."""
+        slot = await self._taken(ask.caller, trace, ask.present)
+        self._publish(RequestAdmitted(thread_id=ask.thread_id, model=ask.request.model))
+        return slot
+
+    async def _taken(self, caller: Caller, trace: Trace, present: Present) -> Slot:
+        """Stages CP.1 to CP.4: a slot."""
+        note = trace.step if trace.is_sampled else unnoted
         try:
-            slot = await self._slots.take(caller.user, has_limit=not caller.is_operator, present=ask.present, note=note)
+            return await self._slots.take(caller.user, has_limit=not caller.is_operator, present=present, note=note)
         except (AtCapacity, TooManyConnections) as refusal:
             trace.failed(REFUSED_IN[type(refusal)], refusal)
             raise
-        self._publish(RequestAdmitted(thread_id=ask.thread_id, model=ask.request.model))
-        return slot
+
+    async def _taken_anew(self, caller: Caller, thread_id: str, present: Present) -> Slot:
+        """The same for who comes back to a stream: there are no other stages."""
+        trace = self._tracker.begin(thread_id)
+        try:
+            return await self._taken(caller, trace, present)
+        finally:
+            trace.close()
 
     async def _recalled(self, ask: Ask) -> Ask:
         """What is asked, behind what was said before in its conversation."""
