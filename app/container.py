@@ -10,6 +10,7 @@ from importlib import metadata
 from dependency_injector import containers, providers
 from ulid import ULID
 
+from app.connections import Connections, places
 from app.dependencies import HttpPolicy, Service
 from app.reading import Bodies
 from config.catalogue import Catalogue, Kind, ProviderConfig
@@ -470,6 +471,11 @@ class Container(containers.DeclarativeContainer):
             lambda cache: lambda: {"entries": len(cache), "bytes": cache.size_bytes}, memory_cache
         ),
         components=providers.Callable(_components, settings),
+    )
+    connections = providers.Singleton(
+        Connections,
+        idle_s=settings.provided.limits.header_timeout_s,
+        places=providers.Callable(places, settings.provided.limits.max_connections),
     )
     http_policy = providers.Singleton(
         lambda settings, catalogue: HttpPolicy(
