@@ -7,6 +7,7 @@ import sys
 from litestar.types import ASGIApp
 
 from app.container import container_for
+from app.ending import at_sigterm
 from app.main import create_app
 from config.configuration import read_configuration
 
@@ -30,4 +31,5 @@ def application() -> ASGIApp:
     """
     sys.setswitchinterval(_SWITCH_S)
     gc.set_threshold(*_COLLECTOR_THRESHOLDS)
-    return create_app(container_for(*read_configuration(os.environ)))
+    container = container_for(*read_configuration(os.environ))
+    return create_app(container, at_sigterm(container.http_policy().bodies.drain))

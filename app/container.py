@@ -11,6 +11,7 @@ from importlib import metadata
 from dependency_injector import containers, providers
 from ulid import ULID
 
+from app.connections import Connections, places
 from app.dependencies import HttpPolicy, Service
 from app.reading import Bodies
 from config.catalogue import Catalogue, Kind, ProviderConfig
@@ -140,8 +141,8 @@ def _file_keys(settings: Settings, publish: Publish, clock: Callable[[], float])
     return None if path is None else FileKeyStore(path, publish=publish, clock=clock)
 
 
-MEMORY_SESSIONS = 1000
-"""How many conversations are kept in memory at most."""
+MAX_SESSIONS = 1000
+"""How many conversations are kept at most: in memory of all callers together, in Redis of each."""
 
 
 def _lease_s(total_s: float) -> float:
@@ -290,7 +291,7 @@ class Container(containers.DeclarativeContainer):
             MemorySessionStore,
             bounds=settings.provided.sessions,
             begun_s=longest_answer_s,
-            max_sessions=MEMORY_SESSIONS,
+            max_sessions=MAX_SESSIONS,
             unix_now=unix_now,
         ),
         redis=providers.Singleton(
@@ -298,6 +299,7 @@ class Container(containers.DeclarativeContainer):
             client=redis_client,
             bounds=settings.provided.sessions,
             begun_s=longest_answer_s,
+            max_sessions=MAX_SESSIONS,
             publish=publish,
             unix_now=unix_now,
         ),
@@ -480,6 +482,11 @@ class Container(containers.DeclarativeContainer):
             lambda cache: lambda: {"entries": len(cache), "bytes": cache.size_bytes}, memory_cache
         ),
         components=providers.Callable(_components, settings),
+    )
+    connections = providers.Singleton(
+        Connections,
+        idle_s=settings.provided.limits.header_timeout_s,
+        places=providers.Callable(places, settings.provided.limits.max_connections),
     )
     http_policy = providers.Singleton(
         lambda settings, catalogue: HttpPolicy(

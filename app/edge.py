@@ -8,6 +8,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.authentication import address_of
+from app.connections import Connections
 from app.entrance import IN_A_CROWD, Entrance
 from app.responses import RESPONSE, Response
 from app.threads import begin_thread
@@ -24,12 +25,14 @@ class Edge:
         self,
         app: ASGIApp,
         publish: Publish,
+        connections: Connections,
         *,
         trusted: tuple[Network, ...] = (),
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._app = app
         self._publish = publish
+        self._connections = connections
         self._trusted = trusted
         self._clock = clock
         self._entrance = Entrance()
@@ -39,6 +42,14 @@ class Edge:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
+        client: Any = scope["client"]
+        self._connections.began(client)
+        try:
+            await self._exchange(scope, receive, send)
+        finally:
+            self._connections.ended(client)
+
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         began_s, status, method = self._clock(), 500, str(scope.get("method"))
         begin_thread(scope)
         if turn := self._entrance.pass_by(lambda: address_of(scope, self._trusted)):

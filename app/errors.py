@@ -47,6 +47,38 @@ class RequestTimeout(RequestRefused):
         super().__init__(f"The body has not come whole in {limit_s:g} s.")
 
 
+class TooManyBodies(RequestRefused):
+    """The bodies of one caller's requests that are under way would hold more than `share_bytes`."""
+
+    code = "too_many_connections"
+
+    def __init__(self, share_bytes: int) -> None:
+        super().__init__(
+            f"The bodies that this caller is sending have {share_bytes} bytes, which is all they may have."
+        )
+        self.retry_after_s = 1.0
+
+
+class BodiesTakeAllMemory(RequestRefused):
+    """The bodies of all requests that are under way hold as much as they may."""
+
+    code = "at_capacity"
+
+    def __init__(self) -> None:
+        super().__init__("The bodies that are being sent to this instance take all the memory there is for them.")
+        self.retry_after_s = 1.0
+
+
+class Draining(RequestRefused):
+    """The process is about to end, and takes no more work."""
+
+    code = "draining"
+
+    def __init__(self) -> None:
+        super().__init__("This instance is about to end; ask again.")
+        self.retry_after_s = 1.0
+
+
 class ClientGone(Exception):
     """The client has left before its response began; nobody will read what is answered."""
 
@@ -77,6 +109,7 @@ STATUSES: dict[str, Status] = {
     "too_many_connections": Status(429, "Too many streams at once", "rate_limit_error", is_retryable=True),
     "internal": Status(500, "A defect of Weir", "server_error", is_retryable=True),
     "at_capacity": Status(503, "No stream is free", "server_error", is_retryable=True),
+    "draining": Status(503, "The instance is about to end", "server_error", is_retryable=True),
     "keys_unavailable": Status(503, "API keys cannot be checked", "server_error", is_retryable=True),
     "stream_unavailable": Status(503, "The stream cannot be reached", "server_error", is_retryable=True),
     "session_unavailable": Status(503, "The conversation cannot be read", "server_error", is_retryable=True),
@@ -89,7 +122,7 @@ STATUSES: dict[str, Status] = {
 }
 """Every code. The last two come as an `error` event, or to a client that waits for a whole answer."""
 
-_PARTING = frozenset({"at_capacity", "too_many_connections", "request_timeout", "request_too_large"})
+_PARTING = frozenset({"at_capacity", "draining", "too_many_connections", "request_timeout", "request_too_large"})
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -189,7 +222,7 @@ def _error_headers(error: WeirError) -> dict[str, str]:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = _challenge(error)
-    return headers | (quota_headers(error.quotas) if isinstance(error, RateLimited) else {})
+    return headers | (quota_headers(error.quotas, error.retry_after_s) if isinstance(error, RateLimited) else {})
 
 
 def _challenge(error: Unauthorized) -> str:

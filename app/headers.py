@@ -82,17 +82,24 @@ def answer_headers(answer: Answer) -> RawHeaders:
     return headers + raw(quota_headers(answer.quotas)) if answer.quotas else headers
 
 
-def quota_headers(quotas: Sequence[Quota]) -> dict[str, str]:
+_ROUNDING_S = 1e-6
+"""What a computed time may be too long by."""
+
+
+def quota_headers(quotas: Sequence[Quota], retry_after_s: float | None = None) -> dict[str, str]:
     """The caller's quotas, for those who read the standard's fields and for OpenAI's SDKs; none without a limit.
 
-    Source: draft-ietf-httpapi-ratelimit-headers-11, sections 3 and 4 (rounded up: waiting so long is enough);
-    platform.openai.com/docs/guides/rate-limits, "Rate limits in headers", as known 2026-11.
+    An effective window that would end after `retry_after_s`, if that is told too, is left out.
+
+    Source: draft-ietf-httpapi-ratelimit-headers-11, sections 3, 4 and 6; platform.openai.com/docs/guides/rate-limits,
+    "Rate limits in headers", as known 2026-11.
     """
     if not quotas:
         return {}
+    latest_s = math.inf if retry_after_s is None else math.ceil(retry_after_s)
     headers = {
         "ratelimit-policy": ", ".join(map(_policy, quotas)),
-        "ratelimit": ", ".join(f'"{each.policy}";r={each.remaining};t={math.ceil(each.reset_s)}' for each in quotas),
+        "ratelimit": ", ".join(_service_limit(each, latest_s) for each in quotas),
     }
     for each in quotas:
         headers[f"x-ratelimit-limit-{each.unit}"] = str(each.rate.amount)
@@ -102,9 +109,37 @@ def quota_headers(quotas: Sequence[Quota]) -> dict[str, str]:
 
 
 def _policy(quota: Quota) -> str:
-    """A member of RateLimit-Policy. Requests are the draft's own unit, which need not be named."""
-    unit = "" if quota.unit == "requests" else f';qu="{quota.unit}"'
-    return f'"{quota.policy}";q={quota.rate.amount}{unit};w={math.ceil(quota.rate.per_s)}'
+    """A member of RateLimit-Policy.
+
+    Requests are the draft's own unit, which need not be named. Tokens are none of those that are registered for `qu`,
+    so a parameter of ours names them (sections 3.1 and 3.1.2).
+    """
+    unit = "" if quota.unit == "requests" else f";weir-unit={_string(quota.unit)}"
+    return f"{_string(quota.policy)};q={_integer(quota.rate.amount)};w={_integer(quota.rate.per_s)}{unit}"
+
+
+def _service_limit(quota: Quota, latest_s: float) -> str:
+    """A member of RateLimit: `t` is for how long no more than `r` can be used (section 4.1.2), up to `latest_s`."""
+    window_s = max(1, math.ceil(quota.more_s - _ROUNDING_S))
+    window = f";t={_integer(window_s)}" if window_s <= latest_s else ""
+    return f"{_string(quota.policy)};r={_integer(quota.remaining)}{window}"
+
+
+def _string(text: str) -> str:
+    """A String of a structured field.
+
+    Source: RFC 9651, section 4.1.6.
+    """
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _integer(number: float) -> int:
+    """An Integer of a structured field, rounded up.
+
+    Source: RFC 9651, section 3.3.1: it has 15 digits at most.
+    """
+    return min(math.ceil(number), 10**15 - 1)
 
 
 def duration(seconds: int) -> str:

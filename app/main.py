@@ -1,7 +1,7 @@
 """The composition root of the HTTP side."""
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from litestar import Litestar, Request, Response, Router
@@ -28,15 +28,25 @@ from domain.ports import AuditTrail
 from domain.sessions import Conversations
 from domain.warming import Warming
 
+Lifespan = Callable[[Litestar], AbstractAsyncContextManager[Any]]
 
-def create_app(container: Container) -> ASGIApp:
-    """The whole service as an ASGI application; tests pass a container with overridden adapters."""
-    app = Edge(create_litestar(container), container.events().publish, trusted=container.http_policy().trusted_proxies)
+
+def create_app(container: Container, *lifespan: Lifespan) -> ASGIApp:
+    """The whole service as an ASGI application, and `lifespan` around it.
+
+    Tests pass a container with overridden adapters.
+    """
+    app = Edge(
+        create_litestar(container, *lifespan),
+        container.events().publish,
+        container.connections(),
+        trusted=container.http_policy().trusted_proxies,
+    )
     origins = container.settings().access.cors_origins
     return CrossOrigin(app, origins) if origins else app
 
 
-def create_litestar(container: Container) -> Litestar:
+def create_litestar(container: Container, *lifespan: Lifespan) -> Litestar:
     """The routes, and what they are given."""
     policy = container.http_policy()
     operators = Router("/", route_handlers=[OperatorController], guards=[operators_only(policy.operator_key)])
@@ -49,7 +59,7 @@ def create_litestar(container: Container) -> Litestar:
             ClientGone: on_client_gone,
             Exception: _on_defect(container),
         },
-        lifespan=[_lifespan(container)],
+        lifespan=[_lifespan(container), *lifespan],
         request_max_body_size=None,
         openapi_config=openapi_config(container.version(), _document(container, policy)),
         logging_config=None,
@@ -115,8 +125,8 @@ def _lifespan(container: Container) -> Any:
         container.health()
         container.operator()
         app.state.service = container.service()  # before anything is heard that it would have to react to
-        shared = container.shared()
-        for part in shared:
+        shared, connections = container.shared(), container.connections()
+        for part in (*shared, connections):
             part.start()
         await container.learn_purges()()
         try:
@@ -124,7 +134,7 @@ def _lifespan(container: Container) -> Any:
         finally:
             await container.leaders().close()
             await container.conversations().close()
-            for part in shared:
+            for part in (*shared, connections):
                 await part.close()
             for provider in container.providers_by_name().values():
                 await provider.close()

@@ -85,14 +85,14 @@ _STREAM: Json = {"text/event-stream": {"schema": ref("schemas", "Event"), "examp
 _ASKING = ("invalid_request", "unauthorized", "keys_unavailable")
 """What comes of who asks, wherever that matters."""
 _SLOTS = ("too_many_connections", "at_capacity")
+_BODY = ("request_timeout", "request_too_large", *_SLOTS, "draining")
+"""What comes of a body, wherever one is read."""
 _BEGINNING = (
     *_ASKING,
     "forbidden",
     "unknown_model",
-    "request_timeout",
-    "request_too_large",
+    *_BODY,
     "rate_limited",
-    *_SLOTS,
     "all_providers_down",
     "not_cached",
 )
@@ -163,8 +163,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             "unauthorized",
             "unknown_model",
             *_NO_KEY_SET,
-            "request_timeout",
-            "request_too_large",
+            *_BODY,
         ),
         body="PurgeBody",
         example={"model": "gpt-4o-mini"},
@@ -173,7 +172,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("/admin/cache/warm", "post"): Operation(
         good={200: _json("All have been asked.", "Warmed")},
-        codes=("invalid_request", "unauthorized", *_NO_KEY_SET, "request_timeout", "request_too_large"),
+        codes=("invalid_request", "unauthorized", *_NO_KEY_SET, *_BODY),
         body="Questions",
         example=f'{{"model":"gpt-4o-mini","query":"{_QUESTION}"}}\n',
         media_type="application/jsonl",

@@ -67,9 +67,9 @@ HEADERS: dict[str, Json] = {
     "WWW-Authenticate": _header('How to say who asks: `Bearer realm="weir"`, and what was wrong (RFC 6750).'),
     "Retry-After": _header("Seconds after which to come back.", _COUNT),
     "RateLimit-Policy": _header(
-        'The caller\'s limits, such as `"anonymous";q=10;w=60, "anonymous-tokens";q=20000;qu="tokens";w=60`.'
+        'The caller\'s limits, such as `"anonymous";q=10;w=60, "anonymous-tokens";q=20000;w=60;weir-unit="tokens"`.'
     ),
-    "RateLimit": _header('What each limit leaves, such as `"anonymous";r=9;t=6, "anonymous-tokens";r=19488;t=2`.'),
+    "RateLimit": _header('What each limit leaves, such as `"anonymous";r=9;t=6, "anonymous-tokens";r=19488;t=1`.'),
     "x-ratelimit-limit-requests": _header("As OpenAI says the limit.", _DIGITS),
     "x-ratelimit-remaining-requests": _header("As OpenAI says what is left.", _DIGITS),
     "x-ratelimit-reset-requests": _header("As OpenAI says when all is back.", _DURATION),

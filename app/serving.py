@@ -1,6 +1,5 @@
 """Granian, set up so that the service's own limits speak first."""
 
-import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -14,21 +13,15 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
 from granian.server.mp import MPServer
 
+from app.connections import places
 from app.loopback import open_directly
 from config.settings import Settings
 
-_SPARE_CONNECTIONS = 4096
-"""Connections that Granian holds beyond twice our own limit, idle ones and probes among them: ours answers, its own
-hangs.
-"""
-
-_SPARE_FILES = 512
-"""Open files that are no clients' connections: providers', Redis', pipes. One file more than there may be and even
-closing a connection goes wrong; so the connections stop before.
-"""
-
 _HEAD_BYTES = 65_536
 """A request's line and headers together: more is answered 431."""
+
+_WINDOW_BYTES = 65_536
+"""What a client of HTTP/2 may send of a body before we have read it: the server holds that, for each of them."""
 
 _SPARE_S = 30
 """Seconds beyond the longest answer that a worker is given to end by itself."""
@@ -55,7 +48,7 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Call
         PortTaken: the address cannot be had.
     """
     family, address, port = _free_port(host, port)
-    connections = _connections(settings.limits.max_connections)
+    connections = places(settings.limits.max_connections)
     url = f"http://[{address}]:{port}" if family is socket.AF_INET6 else f"http://{address}:{port}"
     server = _Announced(
         "app.asgi:application",
@@ -72,7 +65,10 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Call
             header_read_timeout=round(settings.limits.header_timeout_s * 1000), max_buffer_size=_HEAD_BYTES
         ),
         http2_settings=HTTP2Settings(
-            max_concurrent_streams=settings.limits.max_connections, max_headers_size=_HEAD_BYTES
+            initial_connection_window_size=2 * _WINDOW_BYTES,
+            initial_stream_window_size=_WINDOW_BYTES,
+            max_concurrent_streams=settings.limits.max_connections,
+            max_headers_size=_HEAD_BYTES,
         ),
         workers_kill_timeout=int(settings.deadlines.total_s) + _SPARE_S,
         log_level=LogLevels.warning,
@@ -80,15 +76,6 @@ def serve(settings: Settings, host: str, port: int, workers: int, announce: Call
     )
     server.announcing = Thread(target=_announce_when_up, args=(url, announce), daemon=True)
     server.serve()
-
-
-def _connections(streams: int) -> int:
-    """How many connections Granian holds for so many streams, with as many open files as the system allows."""
-    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    wanted = 2 * streams + _SPARE_CONNECTIONS
-    return wanted if most == resource.RLIM_INFINITY else max(min(wanted, most - _SPARE_FILES), 128)
 
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)

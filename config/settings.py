@@ -126,7 +126,7 @@ class Settings:
             "HEADER_TIMEOUT_S",
             "30",
             seconds(0.05, 3600),
-            "how long an HTTP/1 connection may take to send the headers of its first or next request",
+            "how long a connection may take to send the headers of its first or next request",
         ),
         body_timeout_s=variable(
             "BODY_TIMEOUT_S", "30", seconds(0.05, 3600), "how long a request may take to send its body"

@@ -49,8 +49,8 @@ OPERATOR = Caller(user=":operator", tier="operator", is_operator=True)
 class Turn:
     """What was said at once in the conversation of `session_id`, when it had had `place` turns.
 
-    `birth_id` tells the conversation from those that had its id before; `turn_id` is the same however often the turn
-    is kept.
+    `birth_id` tells the conversation from those that had its id before, and is empty before it has begun; `turn_id` is
+    the same however often the turn is kept.
     """
 
     session_id: str

@@ -70,11 +70,15 @@ class Policy:
 
 @value
 class _Source:
-    """The generation that answers a request, and where that comes from; `age_s` is how old a stored one is."""
+    """The generation that answers a request, and where that comes from; `age_s` is how old a stored one is.
+
+    `turn` is what the generation was claimed with.
+    """
 
     generation: Generation
     cache: CacheStatus
     age_s: float | None = None
+    turn: Turn | None = None
 
 
 _STOPPED = "Its asker stopped the stream."
@@ -156,7 +160,6 @@ class Lifecycle:
             if isinstance(refusal, WeirError):
                 self._refused(ask.thread_id, ask.caller, refusal, began_s, ask.request.model)
             raise
-        await self._conversations.go_on(ask.turn, answer)
         return answer
 
     async def join(
@@ -191,7 +194,7 @@ class Lifecycle:
                     await self._log.catch_up(generation, after)
                 failure = self._lost(generation, after)
                 quotas = self._spending.quotas(caller)
-                slot = await self._slots.take(caller.user, present=present)
+                slot = await self._taken_anew(caller, thread_id, present)
                 opened, cache = generation.opened, CacheStatus.COALESCED
                 if caller.user == opened.user and (not is_given or thread_id == opened.thread_id):
                     thread_id, cache = opened.thread_id, _led(generation)
@@ -263,15 +266,27 @@ class Lifecycle:
         return model
 
     async def _admit(self, ask: Ask, trace: Trace) -> Slot:
-        """Stages CP.1 to CP.4: a slot is taken."""
-        caller, note = ask.caller, trace.step if trace.is_sampled else unnoted
+        """A slot is taken for a question."""
+        slot = await self._taken(ask.caller, trace, ask.present)
+        self._publish(RequestAdmitted(thread_id=ask.thread_id, model=ask.request.model))
+        return slot
+
+    async def _taken(self, caller: Caller, trace: Trace, present: Present) -> Slot:
+        """Stages CP.1 to CP.4: a slot."""
+        note = trace.step if trace.is_sampled else unnoted
         try:
-            slot = await self._slots.take(caller.user, has_limit=not caller.is_operator, present=ask.present, note=note)
+            return await self._slots.take(caller.user, has_limit=not caller.is_operator, present=present, note=note)
         except (AtCapacity, TooManyConnections) as refusal:
             trace.failed(REFUSED_IN[type(refusal)], refusal)
             raise
-        self._publish(RequestAdmitted(thread_id=ask.thread_id, model=ask.request.model))
-        return slot
+
+    async def _taken_anew(self, caller: Caller, thread_id: str, present: Present) -> Slot:
+        """The same for who comes back to a stream: there are no other stages."""
+        trace = self._tracker.begin(thread_id)
+        try:
+            return await self._taken(caller, trace, present)
+        finally:
+            trace.close()
 
     async def _recalled(self, ask: Ask) -> Ask:
         """What is asked, behind what was said before in its conversation."""
@@ -290,7 +305,8 @@ class Lifecycle:
             source = await self._lead(ask, model, key, scope, trace)
         if source.cache.spares_a_call:
             trace.close()
-        return Answer(
+        turn = await self._conversations.begun(source.turn or ask.turn, ask.caller)
+        answer = Answer(
             generation=source.generation,
             cache=source.cache,
             caller=ask.caller,
@@ -302,6 +318,8 @@ class Lifecycle:
             began_s=began_s,
             age_s=source.age_s,
         )
+        await self._conversations.go_on(turn, answer)
+        return answer
 
     async def _look_up(self, ask: Ask, key: str, trace: Trace) -> _Source | None:
         """Stage 2: a recording fresh enough for the client, nearest first, or else the generation under way."""
@@ -343,6 +361,8 @@ class Lifecycle:
         try:
             with trace.stage("4"):
                 routes = self._routing.select(model, ask.request)
+            if ask.turn is not None:
+                ask = replace(ask, turn=await self._conversations.begun(ask.turn, ask.caller))
             claim = await self._log.claim(self._opened(ask, key, scope), ask.request)
         except BaseException:
             spent.give_back()
@@ -351,7 +371,7 @@ class Lifecycle:
             spent.give_back()
             return self._follow(ask, claim.generation)
         self._leaders.start(claim.lease, self._task(ask, routes, trace, claim, spent))
-        return _Source(generation=claim.generation, cache=_led(claim.generation))
+        return _Source(generation=claim.generation, cache=_led(claim.generation), turn=ask.turn)
 
     def _task(self, ask: Ask, routes: Sequence[Route], trace: Trace, claim: Claim, spent: Spent) -> Task:
         directives, is_shared = ask.directives, claim.generation.opened.is_shared

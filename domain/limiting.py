@@ -33,6 +33,11 @@ class Quota:
     reset_s: float
     unit: str = "requests"
 
+    @property
+    def more_s(self) -> float:
+        """The seconds until one more than `remaining` is there; of a full bucket, after the first of it is taken."""
+        return max(0.0, self.reset_s - (self.rate.amount - self.remaining - 1) / self.rate.refill_per_s)
+
 
 _ROUNDING = 1e-6
 """What passes for a token: who waits exactly as long as it was told to must not be refused for a rounding error."""

@@ -151,7 +151,8 @@ class ResponseCache(Protocol):
 class Conversation:
     """What is kept under `session_id` until `expires_at_s` (Unix seconds), oldest message first.
 
-    `birth_id` tells it from those that had the id before and were forgotten; `turn_count` is how many turns it has had.
+    `birth_id` tells it from those that had the id before and were forgotten, and is empty while it has not begun;
+    `turn_count` is how many turns it has had.
     """
 
     session_id: str
@@ -164,14 +165,23 @@ class Conversation:
 class SessionStore(Protocol):
     """Conversations, each its owner's alone, bounded in messages, bytes and time since its last use.
 
-    One that has had no turn yet lasts for as long as an answer may take: whoever makes up ids, and is refused for
-    another reason, leaves nothing behind for long.
+    A `session_id` is OWNER/NAME. Those of one owner are bounded in number as well: whoever begins more loses its own.
+    One that has had no turn yet lasts for as long as an answer may take.
 
     Contract: tests/contracts/test_session_store.py.
     """
 
     async def open(self, session_id: str, owner: str) -> Conversation:
-        """The conversation, which begins if there is none; it has been used now.
+        """The conversation, used now; an empty one if there is none, which has not begun for that.
+
+        Raises:
+            UnknownSession: it is somebody else's.
+            SessionUnavailable: nobody can tell now.
+        """
+        ...
+
+    async def begin(self, session_id: str, owner: str) -> str:
+        """The birth id of the conversation, which begins if there is none; it has been used now.
 
         Raises:
             UnknownSession: it is somebody else's.

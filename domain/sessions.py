@@ -48,14 +48,13 @@ class Conversations:
         self._keeping: set[asyncio.Task[None]] = set()
 
     async def recall(self, session_id: str, caller: Caller, request: ChatRequest) -> tuple[ChatRequest, Turn]:
-        """The request behind what was said before, and the turn that it is; the conversation begins if there is none.
+        """The request behind what was said before, and the turn that it is; nothing begins for that.
 
         Raises:
-            UnknownSession: it is somebody else's.
             SessionUnavailable: nobody can tell now.
         """
         with _named(session_id):
-            conversation = await self._store.open(_within(caller, session_id), _owner(caller))
+            conversation = await self._store.open(_of(caller, session_id), caller.user)
         turn = Turn(
             session_id=conversation.session_id,
             birth_id=conversation.birth_id,
@@ -64,6 +63,16 @@ class Conversations:
             messages=request.messages,
         )
         return replace(request, messages=(*conversation.messages, *turn.messages)), turn
+
+    async def begun(self, turn: Turn | None, caller: Caller) -> Turn | None:
+        """The turn, if it is one, in a conversation that has begun: it will be answered, and can be kept.
+
+        Raises:
+            SessionUnavailable: nobody can tell now.
+        """
+        if turn is None or turn.birth_id:
+            return turn
+        return replace(turn, birth_id=await self._store.begin(turn.session_id, caller.user))
 
     async def go_on(self, turn: Turn | None, answer: Answer) -> None:
         """The turn, if it is one, will be kept before the client is told that `answer` is whole; one that is, is kept.
@@ -89,7 +98,7 @@ class Conversations:
             SessionUnavailable: nobody can tell now.
         """
         with _named(session_id):
-            return await self._store.read(_within(caller, session_id), _owner(caller))
+            return await self._store.read(_of(caller, session_id), caller.user)
 
     async def forget(self, session_id: str, caller: Caller) -> None:
         """The caller's conversation is gone; turns under way are not kept.
@@ -99,7 +108,7 @@ class Conversations:
             SessionUnavailable: nobody can tell now.
         """
         with _named(session_id):
-            await self._store.forget(_within(caller, session_id), _owner(caller))
+            await self._store.forget(_of(caller, session_id), caller.user)
 
     def keep(self, turn: Turn, generation: Generation) -> asyncio.Task[None]:
         """The turn will be kept when `generation` has answered it whole, whether or not its client waits for that."""
@@ -160,14 +169,12 @@ def _text(generation: Generation) -> str:
     return "".join(record.content for record in generation.records if type(record) is Chunk)
 
 
-def _owner(caller: Caller) -> str:
-    """The caller, within its tenant; neither name has a line break."""
-    return f"{caller.tenant}\n{caller.user}"
+def _of(caller: Caller, session_id: str) -> str:
+    """What the conversation is kept under: each caller's ids are its own, and tell no other that they are taken.
 
-
-def _within(caller: Caller, session_id: str) -> str:
-    """What the conversation is kept under: a tenant's ids are its own, and do not tell another that they are taken."""
-    return f"{caller.tenant}/{session_id}" if caller.tenant else session_id
+    No two callers have one name (domain/keys.py), and no session id has a slash.
+    """
+    return f"{caller.user}/{session_id}"
 
 
 @contextmanager

@@ -56,18 +56,18 @@ async def _ask(scope: Scope, receive: Receive, send: Send) -> None:
     policy = service.policy
     caller = await caller_of(scope, service)
     refuse_unread(scope, service, caller)
-    raw = await policy.bodies.read_json(scope, receive)
-    directives = parse_cache_control(listed(scope, b"cache-control"))
-    body, chat = _bodies.read(raw, policy.max_query_chars, caller, directives)
-    answer = await service.lifecycle.ask(
-        Ask(
-            request=chat,
-            caller=caller,
-            thread_id=thread_id_of(scope),
-            directives=directives,
-            present=partial(Client, receive),
+    async with policy.bodies.json(scope, receive, caller.user) as raw:
+        directives = parse_cache_control(listed(scope, b"cache-control"))
+        body, chat = _bodies.read(raw, policy.max_query_chars, caller, directives)
+        answer = await service.lifecycle.ask(
+            Ask(
+                request=chat,
+                caller=caller,
+                thread_id=thread_id_of(scope),
+                directives=directives,
+                present=partial(Client, receive),
+            )
         )
-    )
     response = (
         await _stream(answer, receive, policy.heartbeat_s, has_usage=include_usage(body))
         if body.stream

@@ -11,6 +11,7 @@ from app.dependencies import AuditTrailDep, HttpPolicyDep, OperatorDep, WarmingD
 from app.headers import READ
 from app.operating import parse_purge_body, parse_questions, told_circuits, told_purge
 from app.threads import thread_id_of
+from domain.chat import OPERATOR
 from domain.fingerprint import scope_named
 from domain.warming import Warmed
 
@@ -25,7 +26,8 @@ class OperatorController(Controller):
     @post("/admin/cache/purge", status_code=200)
     async def purge(self, request: Http, operator: OperatorDep, policy: HttpPolicyDep) -> dict[str, Any]:
         """Empty the cache of all instances: of one model, of one scope, or altogether."""
-        body = parse_purge_body(await policy.bodies.read(request.scope, request.receive))
+        async with policy.bodies.whole(request.scope, request.receive, OPERATOR.user) as raw:
+            body = parse_purge_body(raw)
         scope = None if body.scope is None else scope_named(body.scope)
         return told_purge(await operator.purge(body.model, scope))
 
@@ -35,8 +37,8 @@ class OperatorController(Controller):
 
         A client that leaves wants no more of them asked.
         """
-        body = await policy.bodies.read(request.scope, request.receive)
-        questions = parse_questions(body, policy.max_query_chars)
+        async with policy.bodies.whole(request.scope, request.receive, OPERATOR.user) as body:
+            questions = parse_questions(body, policy.max_query_chars)
         async with Client(request.receive):
             return await warming.warm(questions, thread_id_of(request.scope))
 

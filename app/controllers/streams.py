@@ -89,19 +89,19 @@ async def _ask(scope: Scope, receive: Receive, send: Send) -> None:
     policy = service.policy
     caller = await caller_of(scope, service)
     refuse_unread(scope, service, caller)
-    raw = await policy.bodies.read_json(scope, receive)
-    directives = parse_cache_control(listed(scope, b"cache-control"))
-    body, chat = _bodies.read(raw, policy.max_query_chars, caller, directives)
-    answer = await service.lifecycle.ask(
-        Ask(
-            request=chat,
-            caller=caller,
-            thread_id=thread_id_of(scope, body.thread_id),
-            directives=directives,
-            session_id=body.session_id,
-            present=partial(Client, receive),
+    async with policy.bodies.json(scope, receive, caller.user) as raw:
+        directives = parse_cache_control(listed(scope, b"cache-control"))
+        body, chat = _bodies.read(raw, policy.max_query_chars, caller, directives)
+        answer = await service.lifecycle.ask(
+            Ask(
+                request=chat,
+                caller=caller,
+                thread_id=thread_id_of(scope, body.thread_id),
+                directives=directives,
+                session_id=body.session_id,
+                present=partial(Client, receive),
+            )
         )
-    )
     response = (
         Whole(answer, replay(answer), STREAM_HEADERS)
         if answer.cache.is_hit

@@ -1,6 +1,6 @@
 """Conversations in this process's memory."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -48,7 +48,10 @@ class _Session:
 
 
 class MemorySessionStore:
-    """Keeps the `max_sessions` conversations used last, each within `bounds`; those without a turn for `begun_s`."""
+    """Keeps `max_sessions` conversations, each within `bounds`; those without a turn for `begun_s`.
+
+    For one more, whoever has most of them loses the one that it used least lately.
+    """
 
     def __init__(
         self, *, bounds: SessionBounds, begun_s: float, max_sessions: int, unix_now: Callable[[], float]
@@ -63,7 +66,20 @@ class MemorySessionStore:
         return len(self._sessions)
 
     async def open(self, session_id: str, owner: str) -> Conversation:
-        """The conversation, which begins if there is none; it has been used now.
+        """The conversation, used now; an empty one if there is none, which has not begun for that.
+
+        Raises:
+            UnknownSession: it is somebody else's.
+        """
+        self._drop_expired(session_id)
+        if session_id not in self._sessions:
+            return _conversation(session_id, _Session(owner=owner, birth_id=""))
+        session = self._owned(session_id, owner)
+        self._use(session_id, session)
+        return _conversation(session_id, session)
+
+    async def begin(self, session_id: str, owner: str) -> str:
+        """The birth id of the conversation, which begins if there is none; it has been used now.
 
         Raises:
             UnknownSession: it is somebody else's.
@@ -73,7 +89,9 @@ class MemorySessionStore:
         if session.owner != owner:
             raise UnknownSession(session_id)
         self._use(session_id, session)
-        return _conversation(session_id, session)
+        if len(self._sessions) > self._max_sessions:
+            self._drop_one()
+        return session.birth_id
 
     async def read(self, session_id: str, owner: str) -> Conversation:
         """The conversation, as it was left.
@@ -117,8 +135,12 @@ class MemorySessionStore:
         has_had_turns = session.gone_count or session.turns
         session.expires_at_s = self._unix_now() + (self._bounds.ttl_s if has_had_turns else self._begun_s)
         self._sessions.move_to_end(session_id)
-        if len(self._sessions) > self._max_sessions:
-            self._sessions.popitem(last=False)
+
+    def _drop_one(self) -> None:
+        """Of whoever has most conversations, the one that was used least lately is gone."""
+        counts = Counter(session.owner for session in self._sessions.values())
+        most = max(counts.values())
+        del self._sessions[next(each for each, session in self._sessions.items() if counts[session.owner] == most)]
 
     def _drop_expired(self, session_id: str) -> None:
         """That conversation is gone if its time has passed, and so are those used least lately whose time has."""

@@ -3,6 +3,9 @@
 A conversation is one hash: `owner` and `version`, which every version has and understands, `birth`, the numbers of its
 first and its next turn, what it has of messages and bytes, and for turn number N `turn:N` (its messages), `count:N`
 (how many), `id:N`; `seen:ID` says that a turn is there. What cannot be read whole is not gone on with.
+
+Beside them each owner has a sorted set of those that it has begun, by when they were begun or went on last, in the
+same slot: of more than it may have, the first ones go.
 """
 
 import asyncio
@@ -19,7 +22,7 @@ from domain.events import Publish, SessionFailed
 from domain.ports import Conversation
 from domain.sessions import SessionBounds
 from infrastructure.redis.client import NO_ANSWER, RedisAway, RedisClient, Script
-from infrastructure.redis.session_scripts import APPEND, FORGET, OPEN
+from infrastructure.redis.session_scripts import APPEND, BEGIN, FORGET, OPEN
 from infrastructure.turns import decode_turn, encode_turn
 
 VERSION = b"1"
@@ -39,7 +42,7 @@ class _Append(NamedTuple):
 
 
 class RedisSessionStore:
-    """Keeps conversations within `bounds`, and for `begun_s` those without a turn yet.
+    """Keeps conversations within `bounds`, `max_sessions` of each owner, and for `begun_s` those without a turn yet.
 
     Turns that Redis cannot take now, the latest at least, are kept later.
     """
@@ -50,12 +53,14 @@ class RedisSessionStore:
         client: RedisClient,
         bounds: SessionBounds,
         begun_s: float,
+        max_sessions: int,
         publish: Publish,
         unix_now: Callable[[], float],
         max_unwritten_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         self._client = client
         self._bounds = bounds
+        self._max_sessions = max_sessions
         self._publish = publish
         self._unix_now = unix_now
         self._ttl_ms, self._begun_ms = int(bounds.ttl_s * 1000), int(begun_s * 1000)
@@ -65,13 +70,31 @@ class RedisSessionStore:
         client.on_return.append(self._catch_up)
 
     async def open(self, session_id: str, owner: str) -> Conversation:
-        """The conversation, which begins if there is none; it has been used now.
+        """The conversation, used now; an empty one if there is none, which has not begun for that.
 
         Raises:
             UnknownSession: it is somebody else's.
             SessionUnavailable: Redis cannot tell now.
         """
-        return await self._conversation(session_id, owner, uuid4().hex)
+        found = await self._found(session_id, owner, is_used=True)
+        if found is not None:
+            return found
+        expires_at_s = self._unix_now() + self._begun_ms / 1000
+        return Conversation(session_id=session_id, birth_id="", turn_count=0, messages=(), expires_at_s=expires_at_s)
+
+    async def begin(self, session_id: str, owner: str) -> str:
+        """The birth id of the conversation, which begins if there is none; it has been used now.
+
+        Raises:
+            UnknownSession: it is somebody else's.
+            SessionUnavailable: Redis cannot tell now.
+        """
+        birth_id = uuid4().hex
+        arguments = (self._ttl_ms, self._begun_ms, VERSION, birth_id, self._max_sessions)
+        begun = await self._run(BEGIN, session_id, owner, *arguments)
+        if begun is None:
+            raise UnknownSession(session_id)
+        return str(begun, "ascii", "replace")
 
     async def read(self, session_id: str, owner: str) -> Conversation:
         """The conversation, as it was left.
@@ -80,7 +103,10 @@ class RedisSessionStore:
             UnknownSession: there is none, or it is somebody else's.
             SessionUnavailable: Redis cannot tell now.
         """
-        return await self._conversation(session_id, owner, "")
+        found = await self._found(session_id, owner, is_used=False)
+        if found is None:
+            raise UnknownSession(session_id)
+        return found
 
     async def append(self, turn: Turn) -> None:
         """All messages of the turn are kept, once; the oldest turns go for them."""
@@ -102,9 +128,11 @@ class RedisSessionStore:
         if not await self._run(FORGET, session_id, owner):
             raise UnknownSession(session_id)
 
-    async def _conversation(self, session_id: str, owner: str, birth_id: str) -> Conversation:
-        found = await self._run(OPEN, session_id, owner, birth_id, self._ttl_ms, VERSION, self._begun_ms)
-        if not found:
+    async def _found(self, session_id: str, owner: str, *, is_used: bool) -> Conversation | None:
+        found = await self._run(OPEN, session_id, owner, self._ttl_ms, self._begun_ms, int(is_used))
+        if found == 0:
+            return None
+        if found == 1:
             raise UnknownSession(session_id)
         left_ms, flat = found
         expires_at_s = self._unix_now() + left_ms / 1000
@@ -116,7 +144,7 @@ class RedisSessionStore:
 
     async def _run(self, script: Script, session_id: str, *arguments: Any) -> Any:
         try:
-            return await self._client.submit_script(script, [_key(session_id)], *arguments)
+            return await self._client.submit_script(script, _keys(session_id), *arguments)
         except RedisAway as away:
             raise SessionUnavailable from away
         except NO_ANSWER as error:
@@ -124,7 +152,7 @@ class RedisSessionStore:
             raise SessionUnavailable from error
 
     def _write(self, append: _Append) -> asyncio.Future[Any]:
-        sent = self._client.submit_script(APPEND, [_key(append.session_id)], *append.arguments)
+        sent = self._client.submit_script(APPEND, _keys(append.session_id), *append.arguments)
         sent.add_done_callback(lambda answer: self._written(append, answer))
         return sent
 
@@ -178,5 +206,7 @@ def _number(digits: bytes) -> int:
     return int(digits)
 
 
-def _key(session_id: str) -> str:
-    return f"weir:session:{{{session_id}}}"
+def _keys(session_id: str) -> tuple[str, str]:
+    """The conversation's, and that of all its owner's."""
+    owner, _, name = session_id.rpartition("/")
+    return f"weir:session:{{{owner}}}/{name}", f"weir:sessions:{{{owner}}}"

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -21,6 +23,11 @@ CHUNKED = "transfer-encoding: chunked"
 CHUNK = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
 ALIVE = head("GET", "/health/live")
 SMUGGLED = head("DELETE", "/v1/streams/01M84RXTPMTZ6R6MDDZY2A8T00")
+
+
+def frame(kind, flags, stream, payload=b""):
+    """One frame of HTTP/2 (RFC 9113, section 4.1)."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
 def ask(*headers, path=STREAM):
@@ -190,11 +197,23 @@ def client_port(url):
     return int(url.rpartition(":")[2])
 
 
-@pytest.mark.parametrize("first", [b"GET /health/live HTTP/1.1\r\nhost: we", ALIVE], ids=["half headers", "idle"])
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0)
+HEADLESS = {
+    "nothing": b"",
+    "half headers": b"GET /health/live HTTP/1.1\r\nhost: we",
+    "P of POST": b"P",
+    "half of HTTP/2's preface": PREFACE[:8],
+    "HTTP/2 without a request": PREFACE,
+    "headers in HTTP/2 that do not end": PREFACE + frame(1, 0, 1, b"\x82"),
+    "idle": ALIVE,
+}
+
+
+@pytest.mark.parametrize("first", HEADLESS.values(), ids=HEADLESS)
 @pytest.mark.parametrize("piece", [b"", b"x"], ids=["silent", "a little at a time"])
 async def test_a_connection_without_headers_is_closed(slow, first, piece):
-    """Half a request's, and those of the next request."""
-    async with connection(slow.url) as (reader, writer):
+    """Half a request's, those of the next request, and before anybody knows which HTTP it is."""
+    async with connection(slow.url) as (reader, writer), asyncio.timeout(5):
         writer.write(first)
         if first == ALIVE:
             assert (await response(reader))[0] == 200
@@ -204,6 +223,58 @@ async def test_a_connection_without_headers_is_closed(slow, first, piece):
             await asyncio.wait([closed], timeout=0.02)
 
     assert isinstance(closed.exception(), ConnectionError | None)
+
+
+async def test_silent_connections_do_not_keep_probes_out(simulator):
+    """Nor those of others: who has most of them loses its own when there is no place for others."""
+    with serving(simulator, WEIR_MAX_CONNECTIONS="10", WEIR_HEADER_TIMEOUT_S="30") as service:
+        silent = [silent_connection(client_port(service.url)) for _ in range(4400)]
+        async with connected(service.url) as client:
+            async with asyncio.timeout(10):
+                alive = await client.send("GET", "/health/live")
+                answered = await client.ask(STREAM)
+        for each in silent:
+            each.close()
+
+    assert (alive.status, answered.status) == (200, 200)
+
+
+def silent_connection(port):
+    """A connection from another address on which nothing is sent, as far as the system has room for it."""
+    opened = socket.socket()
+    opened.setblocking(False)  # noqa: FBT003  # the library's signature
+    opened.bind(("127.0.0.5", 0))
+    with suppress(BlockingIOError):
+        opened.connect(("127.0.0.1", port))
+    return opened
+
+
+async def test_bodies_that_never_end_take_bounded_memory(simulator):
+    """One address's take a quarter of what there is for them, and others' get through."""
+    with serving(simulator) as service:
+        worker = psutil.Process(service.process.pid).children()[0]
+        async with connected(service.url) as client:
+            await client.ask(STREAM)
+            before = worker.memory_info().rss
+            opened = [await unfinished(service.url) for _ in range(300)]
+            answered = await client.ask(STREAM)
+            grown = worker.memory_info().rss - before
+            refused = await metrics.total(client, "sse_requests_total", status="429")
+        for writer in opened:
+            writer.transport.abort()
+
+    assert answered.events[-1].type == "complete"
+    assert refused >= 280
+    assert grown <= 64 * MIB
+
+
+async def unfinished(url):
+    """A client of another address that has sent nearly all of a large body."""
+    _, writer = await asyncio.open_connection("127.0.0.1", client_port(url), local_addr=("127.0.0.6", 0))
+    writer.write(ask(f"content-length: {MIB}") + b" " * (MIB - 1000))
+    with suppress(ConnectionError):
+        await writer.drain()
+    return writer
 
 
 async def test_a_hundred_megabytes_are_not_read(simulator):

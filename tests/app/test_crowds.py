@@ -7,6 +7,7 @@ import pytest
 from litestar import Litestar, Request, post
 from litestar.datastructures import State
 
+from app.connections import Connections
 from app.crowds import refuse_unread
 from app.edge import Edge
 from app.errors import on_weir_error
@@ -40,7 +41,7 @@ async def asked(count, headers):
     """What so many requests are told that come at once, and whose bodies do not come."""
     service, told = SimpleNamespace(lifecycle=Full()), []
     litestar = Litestar([ask], state=State({"service": service}), exception_handlers={WeirError: on_weir_error})
-    edge = Edge(litestar, [].append)
+    edge = Edge(litestar, [].append, Connections(idle_s=1.0, places=1))
 
     async def send(message):
         if message["type"] == "http.response.start":

@@ -1,5 +1,6 @@
 """An operator's SIGTERM ends the service, whatever it is doing and whatever was done to it before."""
 
+import json
 import os
 import re
 import signal
@@ -7,6 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.app import metrics
+from tests.app.asking import STREAM, connected
+from tests.app.wire import connection, head, response
 from tests.serving import KEY, serving
 
 WEIR = Path(sys.executable).with_name("weir")
@@ -29,6 +35,22 @@ def test_a_service_that_is_still_starting_ends_at_once():
         _, said = served.communicate(timeout=20)
 
     assert (served.returncode, said) == (0, b"")
+
+
+@pytest.mark.anyio
+async def test_a_body_that_is_still_coming_is_not_waited_for(simulator):
+    """Its client is told to ask elsewhere; it has cost nothing yet."""
+    with serving(simulator, WEIR_BODY_TIMEOUT_S="60") as service:
+        async with connection(service.url) as (reader, writer), connected(service.url) as client:
+            writer.write(head("POST", STREAM, "content-type: application/json", "content-length: 1000") + b"{")
+            while await metrics.total(client, "sse_requests_total", endpoint="/metrics") < 2:
+                pass
+            service.process.terminate()
+            status, headers, body = await response(reader)
+            service.process.wait(timeout=10)
+
+    assert (status, json.loads(body)["code"]) == (503, "draining")
+    assert (headers["connection"], headers["retry-after"]) == ("close", "1")
 
 
 def test_signals_reach_the_one_thread_that_acts_on_them(simulator):

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from app.connections import Connections
 from app.edge import Edge
 from app.entrance import Entrance
 from domain.addresses import network
@@ -84,7 +85,7 @@ def test_behind_a_proxy_it_is_the_clients_address_that_counts(trusted, order):
         seen.append(scope["query_string"].decode())
 
     async def play():
-        edge = Edge(app, [].append, trusted=tuple(map(network, trusted)))
+        edge = Edge(app, [].append, Connections(idle_s=1.0, places=1), trusted=tuple(map(network, trusted)))
         await asyncio.gather(*(edge(asked(name), None, None) for name in "aaaaaaaab"))
 
     def asked(name):

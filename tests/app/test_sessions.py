@@ -7,6 +7,7 @@ import pytest
 
 from tests.app.asking import CHAT, MODEL, STREAM, connected, of_type, question, text
 from tests.app.refusals import check_refusal, refused, told
+from tests.serving import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -94,11 +95,25 @@ async def test_it_is_nobody_else_s(client, stranger, session_id):
         none = await stranger.send(method, f"/v1/sessions/{session_id[:-1]}")
         assert (theirs.status, none.status) == (404, 404)
         assert theirs.json()["detail"].replace(session_id, "") == none.json()["detail"].replace(session_id[:-1], "")
-    body = {"model": MODEL, "query": question(), "session_id": session_id}
-    response = await refused(stranger, STREAM, body)
+    query = question()
+    asked = await stranger.ask(STREAM, query, session_id=session_id)
 
-    assert (response.status, told(STREAM, response)[0]) == (404, "unknown_session")
+    assert await messages(stranger, session_id) == [user(query), assistant(asked)]
     assert len(await messages(client, session_id)) == 2
+
+
+async def test_who_is_refused_has_taken_nothing(simulator, session_id):
+    """Neither an id, nor room that others' conversations have."""
+    with serving(simulator, WEIR_RATE_ANONYMOUS="1/hour") as limited:
+        async with connected(limited.url) as client, connected(limited.url, "127.0.0.3") as greedy:
+            await client.ask(STREAM, session_id=session_id)
+            asked = [await greedy.ask(STREAM, session_id=f"s{number}") for number in range(1100)]
+            begun = [(await session(greedy, f"s{number}")).status for number in (0, 1, 1099)]
+            kept = await messages(client, session_id)
+
+    assert [each.status for each in asked] == [200] + [429] * 1099
+    assert begun == [200, 404, 404]
+    assert len(kept) == 2
 
 
 @pytest.mark.parametrize("session_id", ["", "a b", "a\n", "a/b", "a{b}", "é", "a" * 129, 5])

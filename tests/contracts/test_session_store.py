@@ -27,8 +27,9 @@ _CLUSTER = "ignore::pytest.PytestUnraisableExceptionWarning"
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings(_CLUSTER)]
 
-ANN, BOB = "acme\nann", "acme\nbob"
-KEY = "weir:session:{s}"
+ANN, BOB = "acme/ann", "acme/bob"
+S = f"{ANN}/s"
+KEY, INDEX = "weir:session:{acme/ann}/s", "weir:sessions:{acme/ann}"
 BEGUN_S = 16.0
 BOUNDS = SessionBounds(max_messages=6, max_bytes=4096, ttl_s=64.0)
 
@@ -63,11 +64,17 @@ class InMemory:
 class InRedis:
     """A store in Redis."""
 
-    def __init__(self, url, bounds, **how):
+    def __init__(self, url, bounds, max_sessions=1000, **how):
         self.clock, self.events = FakeClock(), RememberedEvents()
         self.client = RedisClient(connect(url).commands, linger_s=0.0, publish=self.events.publish)
         self.store = RedisSessionStore(
-            client=self.client, bounds=bounds, begun_s=BEGUN_S, publish=self.events.publish, unix_now=self.clock, **how
+            client=self.client,
+            bounds=bounds,
+            begun_s=BEGUN_S,
+            max_sessions=max_sessions,
+            publish=self.events.publish,
+            unix_now=self.clock,
+            **how,
         )
 
 
@@ -97,10 +104,28 @@ async def store(request):
         yield subject.store
 
 
-async def say(store, *names, session_id="s", owner=ANN, size=0):
+@pytest.fixture(params=["memory", "redis_server", "redis_cluster"])
+async def few(request):
+    """A store that keeps three conversations of one owner, and another's."""
+    if request.param == "memory":
+        yield InMemory(max_sessions=4).store
+        return
+    async with at_redis(request.getfixturevalue(request.param).url, max_sessions=3) as subject:
+        yield subject.store
+
+
+async def begun(store, session_id=S, owner=ANN):
+    """The conversation, of which there is one now."""
+    birth_id = await store.begin(session_id, owner)
+    conversation = await store.open(session_id, owner)
+    assert conversation.birth_id == birth_id
+    return conversation
+
+
+async def say(store, *names, session_id=S, owner=ANN, size=0):
     """A turn of each name, one after the other; return what is kept then."""
     for name in names:
-        await store.append(turn_in(await store.open(session_id, owner), turn(name, size), f"id-{name}"))
+        await store.append(turn_in(await begun(store, session_id, owner), turn(name, size), f"id-{name}"))
     return (await store.read(session_id, owner)).messages
 
 
@@ -110,14 +135,14 @@ def turns(names):
 
 async def test_turns_are_kept_in_the_order_in_which_they_came(store):
     """Each message as it was."""
-    assert (await store.open("s", ANN)).messages == ()
+    assert (await begun(store)).messages == ()
     assert await say(store, *"abc") == turns("abc")
-    assert (await store.open("s", ANN)).messages == turns("abc")
+    assert (await begun(store)).messages == turns("abc")
 
 
 async def test_what_was_opened_does_not_change(store):
     """A request is answered from one moment of the conversation."""
-    opened = await store.open("s", ANN)
+    opened = await begun(store)
     await say(store, "a")
 
     assert opened.messages == ()
@@ -125,87 +150,120 @@ async def test_what_was_opened_does_not_change(store):
 
 async def test_sessions_are_kept_apart(store):
     """By their ids, which may look alike."""
-    for session_id in ("s", "S", "s:", "s.1"):
+    for session_id in (f"{ANN}/{name}" for name in ("s", "S", "s:", "s.1")):
         await say(store, session_id, session_id=session_id)
-    for session_id in ("s", "S", "s:", "s.1"):
+    for session_id in (f"{ANN}/{name}" for name in ("s", "S", "s:", "s.1")):
         assert (await store.read(session_id, ANN)).messages == turns([session_id])
 
 
 async def test_an_id_belongs_to_the_first_who_used_it(store):
     """Even before anything is kept under it; for all others it is as if there was none."""
-    opened = await store.open("s", ANN)
-    for use in (store.open, store.read, store.forget):
+    opened = await begun(store)
+    for use in (store.open, store.begin, store.read, store.forget):
         with pytest.raises(UnknownSession):
-            await use("s", BOB)
+            await use(S, BOB)
     await store.append(turn_in(opened, turn("a")))
 
-    assert (await store.read("s", ANN)).messages == turns("a")
+    assert (await store.read(S, ANN)).messages == turns("a")
 
 
-async def test_what_nobody_opened_can_neither_be_read_nor_forgotten(store):
-    """Reading begins nothing."""
+async def test_what_nobody_began_can_neither_be_read_nor_forgotten(store):
+    """Nor does opening it begin anything, for anybody: who is refused for another reason has taken nothing."""
     for use in (store.read, store.forget, store.read):
+        opened = await store.open(S, ANN)
+        assert (opened.birth_id, opened.turn_count, opened.messages) == ("", 0, ())
         with pytest.raises(UnknownSession):
-            await use("s", ANN)
-    await store.open("s", BOB)
+            await use(S, ANN)
+    await begun(store, owner=BOB)
+
+
+async def test_what_was_begun_twice_at_once_is_one_conversation(store):
+    """Two first questions, neither of which knew of the other."""
+    births = await asyncio.gather(*(store.begin(S, ANN) for _ in range(3)))
+
+    assert len(set(births)) == 1
+    assert births[0]
+
+
+async def test_a_turn_of_what_has_not_begun_is_not_kept(store):
+    """Only what will be answered begins."""
+    await store.append(turn_in(await store.open(S, ANN), turn("a")))
+
+    with pytest.raises(UnknownSession):
+        await store.read(S, ANN)
+
+
+async def test_who_begins_too_many_loses_its_own(few):
+    """Those that went on least lately; nobody else's."""
+    names = [f"{ANN}/{number}" for number in range(6)]
+    await say(few, "b", session_id=f"{BOB}/s", owner=BOB)
+    for name in names[:2]:
+        await say(few, "a", session_id=name)
+    await say(few, "b", session_id=names[0])
+    for name in names[2:]:
+        await say(few, "a", session_id=name)
+    left = [name for name in names if (await few.open(name, ANN)).turn_count]
+
+    assert left == names[-3:]
+    assert (await few.read(f"{BOB}/s", BOB)).messages == turns("b")
 
 
 async def test_a_forgotten_conversation_is_gone(store):
     """And its id free."""
     await say(store, "a")
-    await store.forget("s", ANN)
+    await store.forget(S, ANN)
 
     with pytest.raises(UnknownSession):
-        await store.read("s", ANN)
-    assert (await store.open("s", BOB)).messages == ()
+        await store.read(S, ANN)
+    assert (await begun(store, owner=BOB)).messages == ()
 
 
 async def test_a_turn_under_way_does_not_bring_back_what_was_forgotten(store):
     """Not even into a new conversation of the same id and owner."""
-    before = await store.open("s", ANN)
-    await store.forget("s", ANN)
+    before = await begun(store)
+    await store.forget(S, ANN)
     await store.append(turn_in(before, turn("a"), "id-a"))
     with pytest.raises(UnknownSession):
-        await store.read("s", ANN)
-    await store.open("s", ANN)
+        await store.read(S, ANN)
+    await begun(store)
     await store.append(turn_in(before, turn("b"), "id-b"))
 
-    assert (await store.read("s", ANN)).messages == ()
+    assert (await store.read(S, ANN)).messages == ()
 
 
 async def test_a_turn_is_kept_once_however_often_it_is_appended(store):
     """A command may be sent again, and two instances may see the same answer end."""
-    opened = await store.open("s", ANN)
+    opened = await begun(store)
     for _ in range(3):
         await store.append(turn_in(opened, turn("a")))
 
-    assert (await store.read("s", ANN)).messages == turns("a")
+    assert (await store.read(S, ANN)).messages == turns("a")
 
 
 async def test_a_turn_that_has_gone_does_not_come_back(store):
     """Whoever appends it again cannot know that it was there."""
-    opened = await store.open("s", ANN)
+    opened = await begun(store)
     await store.append(turn_in(opened, turn("a")))
     await say(store, *"bcd")
     await store.append(turn_in(opened, turn("a")))
 
-    assert (await store.read("s", ANN)).messages == turns("bcd")
+    assert (await store.read(S, ANN)).messages == turns("bcd")
 
 
 async def test_a_conversation_knows_how_many_turns_it_has_had(store):
     """Those that went among them."""
     await say(store, *"abcde")
 
-    assert (await store.read("s", ANN)).turn_count == 5
+    assert (await store.read(S, ANN)).turn_count == 5
 
 
 async def test_turns_of_one_moment_are_all_kept_whole(store):
     """Two windows, one conversation."""
-    opened = await asyncio.gather(*(store.open("s", ANN) for _ in "abc"))
+    opened = await asyncio.gather(*(begun(store) for _ in "abc"))
     await asyncio.gather(
         *(store.append(turn_in(each, turn(name), name)) for each, name in zip(opened, "abc", strict=True))
     )
-    kept = (await store.read("s", ANN)).messages
+    kept = (await store.read(S, ANN)).messages
 
     assert sorted(kept[at]["content"] for at in (0, 2, 4)) == ["a?", "b?", "c?"]
     assert all(kept[at]["content"][0] == kept[at + 1]["content"][0] for at in (0, 2, 4))
@@ -214,10 +272,10 @@ async def test_turns_of_one_moment_are_all_kept_whole(store):
 async def test_the_oldest_turns_go_first_by_number_of_messages(store):
     """Whole ones."""
     assert await say(store, *"abcd") == turns("bcd")
-    opened = await store.open("s", ANN)
+    opened = await begun(store)
     await store.append(turn_in(opened, (turn("e")[0], *turn("f"))))
 
-    assert (await store.read("s", ANN)).messages == (*turns("d"), turn("e")[0], *turn("f"))
+    assert (await store.read(S, ANN)).messages == (*turns("d"), turn("e")[0], *turn("f"))
 
 
 async def test_the_oldest_turns_go_first_by_bytes(store):
@@ -238,7 +296,7 @@ async def test_of_a_turn_that_is_too_large_nothing_is_kept(store):
 async def test_of_what_is_too_large_to_be_sent_in_time_nothing_is_sent(in_redis):
     """A store that is busy with it is away for everybody."""
     await say(in_redis.store, "a")
-    conversation = await in_redis.store.open("s", ANN)
+    conversation = await begun(in_redis.store)
     await in_redis.store.append(turn_in(conversation, turn("b", size=50_000_000), "id-b"))
 
     assert not in_redis.client.is_away
@@ -248,9 +306,9 @@ async def test_of_what_is_too_large_to_be_sent_in_time_nothing_is_sent(in_redis)
 async def test_text_of_any_language_is_kept_as_it_is(store):
     """And counted in bytes."""
     spoken = ({"role": "user", "content": "Was ist ein Wehr? 堰 \U0001f30a \x00"},)
-    await store.append(turn_in(await store.open("s", ANN), spoken))
+    await store.append(turn_in(await begun(store), spoken))
 
-    assert (await store.read("s", ANN)).messages == spoken
+    assert (await store.read(S, ANN)).messages == spoken
 
 
 STEPS = st.lists(
@@ -279,14 +337,14 @@ class Model:
 
 async def compare(stores, model, steps, session_id):
     for number, (step, message_count, size) in enumerate(steps):
-        opened = [await store.open(session_id, ANN) for store in stores]
+        opened = [await begun(store, session_id) for store in stores]
         spoken = tuple({"role": "user", "content": f"{number}" + "x" * size * 100} for _ in range(message_count))
         for store, conversation in zip(stores, opened, strict=True):
             if step == "say":
                 await store.append(turn_in(conversation, spoken, str(number)))
             else:
                 await store.forget(session_id, ANN)
-                await store.open(session_id, ANN)
+                await store.begin(session_id, ANN)
         if step == "say":
             model.say(spoken)
         else:
@@ -301,7 +359,7 @@ def test_both_stores_are_what_the_plainest_model_says(redis_server):
 
     async def compare_both(steps, bounds):
         async with at_redis(redis_server.url, bounds) as subject:
-            await compare((InMemory(bounds).store, subject.store), Model(bounds), steps, f"s{next(numbers)}")
+            await compare((InMemory(bounds).store, subject.store), Model(bounds), steps, f"{ANN}/s{next(numbers)}")
 
     @settings(deadline=None)  # another process answers
     @given(STEPS, st.integers(2, 8), st.integers(200, 1200))
@@ -318,30 +376,30 @@ async def test_in_memory_a_conversation_lasts_from_its_last_use():
     """Being read is no use: who looks every day does not keep it for ever."""
     subject = InMemory()
     await say(subject.store, "a")
-    assert (await subject.store.read("s", ANN)).expires_at_s == subject.clock() + 64.0
+    assert (await subject.store.read(S, ANN)).expires_at_s == subject.clock() + 64.0
 
     subject.clock.advance(63.5)
     await say(subject.store, "b")
     subject.clock.advance(63.5)
-    assert (await subject.store.read("s", ANN)).messages == turns("ab")
+    assert (await subject.store.read(S, ANN)).messages == turns("ab")
     subject.clock.advance(0.5)
 
     with pytest.raises(UnknownSession):
-        await subject.store.read("s", ANN)
+        await subject.store.read(S, ANN)
     assert len(subject.store) == 0
 
 
 async def test_in_memory_a_conversation_without_a_turn_lasts_for_an_answer():
     """Whatever was used before it and lasts longer; who is refused leaves nothing behind for long."""
     subject = InMemory()
-    await say(subject.store, "a", session_id="long")
-    await subject.store.open("s", ANN)
+    await say(subject.store, "a", session_id=f"{ANN}/long")
+    await begun(subject.store)
     subject.clock.advance(BEGUN_S)
 
     with pytest.raises(UnknownSession):
-        await subject.store.read("s", ANN)
-    assert (await subject.store.open("s", BOB)).turn_count == 0
-    assert (await subject.store.read("long", ANN)).messages == turns("a")
+        await subject.store.read(S, ANN)
+    assert (await subject.store.open(S, BOB)).turn_count == 0
+    assert (await subject.store.read(f"{ANN}/long", ANN)).messages == turns("a")
 
 
 async def left_ms(in_redis):
@@ -350,11 +408,11 @@ async def left_ms(in_redis):
 
 async def test_in_redis_a_conversation_without_a_turn_lasts_for_an_answer(in_redis):
     """Redis counts the time."""
-    conversation = await in_redis.store.open("s", ANN)
+    conversation = await begun(in_redis.store)
     assert 15_000 < await left_ms(in_redis) <= 16_000
     assert 15.0 < conversation.expires_at_s - in_redis.clock() <= 16.0
     await in_redis.client.submit("PEXPIRE", KEY, 10_000)
-    await in_redis.store.open("s", ANN)
+    await begun(in_redis.store)
 
     assert 15_000 < await left_ms(in_redis) <= 16_000
 
@@ -362,45 +420,54 @@ async def test_in_redis_a_conversation_without_a_turn_lasts_for_an_answer(in_red
 async def test_in_redis_a_conversation_lasts_from_its_last_use(in_redis):
     """Being read is none."""
     await say(in_redis.store, "a")
-    assert 63.0 < (await in_redis.store.read("s", ANN)).expires_at_s - in_redis.clock() <= 64.0
-    conversation = await in_redis.store.open("s", ANN)
-    for use in (lambda: in_redis.store.open("s", ANN), lambda: in_redis.store.append(turn_in(conversation, turn("b")))):
+    assert 63.0 < (await in_redis.store.read(S, ANN)).expires_at_s - in_redis.clock() <= 64.0
+    conversation = await begun(in_redis.store)
+    for use in (lambda: in_redis.store.open(S, ANN), lambda: in_redis.store.append(turn_in(conversation, turn("b")))):
         await in_redis.client.submit("PEXPIRE", KEY, 10_000)
-        await in_redis.store.read("s", ANN)
+        await in_redis.store.read(S, ANN)
         assert await left_ms(in_redis) <= 10_000
         await use()
         assert await left_ms(in_redis) > 60_000
 
 
-async def test_in_memory_the_conversation_used_least_lately_goes_for_a_new_one():
-    """Memory is bounded, whoever makes up ids."""
+async def test_in_memory_everybody_s_are_bounded_together():
+    """Whoever makes up ids: of whoever has most, the one used least lately goes."""
     subject = InMemory(max_sessions=3)
-    for session_id in ("s1", "s2", "s3", "s1", "s4"):
-        await subject.store.open(session_id, ANN)
+    for owner, name in ((BOB, "s"), (ANN, "s1"), (ANN, "s2"), (ANN, "s1"), (ANN, "s3"), (ANN, "s4")):
+        await subject.store.begin(f"{owner}/{name}", owner)
 
-    assert list(subject.store._sessions) == ["s3", "s1", "s4"]
+    assert list(subject.store._sessions) == [f"{BOB}/s", f"{ANN}/s3", f"{ANN}/s4"]
 
 
 # Redis as it is
 
 
 async def test_all_of_a_conversation_is_under_one_key(in_redis):
-    """And nothing of turns that went is left there."""
+    """Beside the owner's list of them; and nothing of turns that went is left there."""
     await say(in_redis.store, *"abcdefgh")
 
-    assert await in_redis.client.submit("KEYS", "*") == [b"weir:session:{s}"]
-    assert await in_redis.client.submit("HLEN", "weir:session:{s}") == 7 + 3 * 4
+    assert sorted(await in_redis.client.submit("KEYS", "*")) == [KEY.encode(), INDEX.encode()]
+    assert await in_redis.client.submit("HLEN", KEY) == 7 + 3 * 4
+
+
+async def test_in_redis_nothing_is_left_of_what_was_forgotten(in_redis):
+    """Nor is it in the owner's list."""
+    await say(in_redis.store, "a")
+    assert await in_redis.client.submit("PTTL", INDEX) > 60_000
+    await in_redis.store.forget(S, ANN)
+
+    assert await in_redis.client.submit("KEYS", "*") == []
 
 
 async def test_without_redis_nobody_can_tell():
     """And nobody waits for it."""
     lone = RedisServer()
     async with at_redis(lone.url) as subject:
-        conversation = await subject.store.open("s", ANN)
+        conversation = await begun(subject.store)
         lone.stop()
         for use in (subject.store.open, subject.store.read, subject.store.forget):
             with pytest.raises(SessionUnavailable, match="reached"):
-                await use("s", ANN)
+                await use(S, ANN)
         await subject.store.append(turn_in(conversation, turn("a")))
     lone.close()
 
@@ -410,7 +477,7 @@ async def test_a_turn_that_redis_could_not_take_is_kept_when_it_is_back():
     lone = RedisServer("--appendonly", "yes", "--appendfsync", "always")
     async with at_redis(lone.url) as subject:
         await say(subject.store, "a")
-        conversation = await subject.store.open("s", ANN)
+        conversation = await begun(subject.store)
         lone.stop()
         for name in "ab":
             await subject.store.append(turn_in(conversation, turn(name), f"id-{name}"))
@@ -419,7 +486,7 @@ async def test_a_turn_that_redis_could_not_take_is_kept_when_it_is_back():
         lone.start()
         await asyncio.wait_for(back.wait(), 10)
 
-        assert (await subject.store.read("s", ANN)).messages == turns("ab")
+        assert (await subject.store.read(S, ANN)).messages == turns("ab")
     lone.close()
 
 
@@ -427,7 +494,7 @@ async def test_turns_that_wait_for_redis_take_bounded_memory():
     """The oldest go: their clients have had the answers."""
     lone = RedisServer("--appendonly", "yes", "--appendfsync", "always")
     async with at_redis(lone.url, max_unwritten_bytes=2 * TURN_BYTES) as subject:
-        conversation = await subject.store.open("s", ANN)
+        conversation = await begun(subject.store)
         lone.stop()
         for name in "abcd":
             await subject.store.append(turn_in(conversation, turn(name), name))
@@ -436,7 +503,7 @@ async def test_turns_that_wait_for_redis_take_bounded_memory():
         lone.start()
         await asyncio.wait_for(back.wait(), 10)
 
-        assert (await subject.store.read("s", ANN)).messages == turns("cd")
+        assert (await subject.store.read(S, ANN)).messages == turns("cd")
     lone.close()
 
 
@@ -459,12 +526,12 @@ async def check_unreadable(in_redis):
     before = await in_redis.client.submit("HGETALL", KEY)
     for use in (in_redis.store.open, in_redis.store.read):
         with pytest.raises(SessionUnavailable, match="DELETE"):
-            await use("s", ANN)
+            await use(S, ANN)
         with pytest.raises(UnknownSession):
-            await use("s", BOB)
+            await use(S, BOB)
     assert await in_redis.client.submit("HGETALL", KEY) == before
-    assert [event.session_id for event in in_redis.events.of(SessionFailed)] == ["s"] * 2
-    await in_redis.store.forget("s", ANN)
+    assert [event.session_id for event in in_redis.events.of(SessionFailed)] == [S] * 2
+    await in_redis.store.forget(S, ANN)
     assert await say(in_redis.store, "c") == turns("c")
 
 
@@ -512,7 +579,7 @@ async def test_a_conversation_without_its_owner_is_nobody_s(in_redis, change):
     await in_redis.client.submit(*change)
     for use in (in_redis.store.open, in_redis.store.read, in_redis.store.forget):
         with pytest.raises(UnknownSession):
-            await use("s", ANN)
+            await use(S, ANN)
 
 
 DAMAGES = [
@@ -532,7 +599,7 @@ DAMAGES = [
 async def test_a_turn_changes_nothing_of_what_was_damaged_during_its_answer(in_redis, damage):
     """A script that fails half-way leaves what it has done: this one reads first, and then writes."""
     await say(in_redis.store, *"abc")
-    conversation = await in_redis.store.open("s", ANN)
+    conversation = await begun(in_redis.store)
     command, *field = damage
     await in_redis.client.submit(command, KEY, *field)
     before = await in_redis.client.submit("HGETALL", KEY)
@@ -543,11 +610,11 @@ async def test_a_turn_changes_nothing_of_what_was_damaged_during_its_answer(in_r
 
 async def test_a_key_that_is_no_conversation_is_told_and_not_touched(in_redis):
     """Whatever it is, it is not ours to delete."""
-    conversation = await in_redis.store.open("s", ANN)
+    conversation = await begun(in_redis.store)
     await in_redis.client.submit("SET", KEY, "garbage")
     for use in (in_redis.store.open, in_redis.store.read, in_redis.store.forget):
         with pytest.raises(SessionUnavailable):
-            await use("s", ANN)
+            await use(S, ANN)
     await in_redis.store.append(turn_in(conversation, turn("a")))
 
     assert await in_redis.client.submit("GET", KEY) == b"garbage"

@@ -137,6 +137,26 @@ async def test_every_stage_of_a_slot_is_tracked():
     assert failed == [("1", "AtCapacity"), ("CP.2", "AtCapacity")]
 
 
+async def test_who_comes_back_to_a_stream_has_the_stages_of_a_slot_too():
+    """It takes one as who asks does, and may be refused it."""
+    service = Service(limit_per_user=1)
+    answer = await service.ask()
+    await read(answer)
+    service.events.all.clear()
+    again = await service.lifecycle.join(answer.stream_id, ANN, "again", None)
+    with pytest.raises(TooManyConnections):
+        await service.lifecycle.join(answer.stream_id, ANN, "refused", None)
+    again.close()
+    stages = [(event.thread_id, event.stage, event.error_type) for event in service.events.of(StageTimed)]
+
+    assert stages == [
+        *(("again", f"CP.{number}", None) for number in range(1, 5)),
+        *(("refused", f"CP.{number}", None) for number in (1, 2)),
+        ("refused", "CP.3", "TooManyConnections"),
+        ("again", "CP.5", None),
+    ]
+
+
 async def test_one_stream_more_than_a_caller_may_have_is_refused():
     """Others are served as ever."""
     service = Service(limit_per_user=2)

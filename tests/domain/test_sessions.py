@@ -6,11 +6,19 @@ import pytest
 
 from domain.answer import CacheStatus
 from domain.chat import Caller, Chunk, Turn
-from domain.errors import ProviderUnavailable, SessionUnavailable, UnknownModel, UnknownSession, UnknownStream
-from domain.events import DefectFound, RequestTurnedAway
+from domain.errors import (
+    ProviderUnavailable,
+    RateLimited,
+    SessionUnavailable,
+    UnknownModel,
+    UnknownSession,
+    UnknownStream,
+)
+from domain.events import DefectFound
+from domain.fingerprint import CacheScope
 from domain.ports import Conversation
 from domain.sessions import LOOK_AGAIN_S
-from tests.domain.service import ANN, GRACE_S, QUESTION, STOP, TTL_S, WHOLE, Service, read
+from tests.domain.service import ANN, GRACE_S, ONE_A_MINUTE, QUESTION, STOP, TTL_S, WHOLE, Service, read
 from tests.loops import settle
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +64,7 @@ async def test_the_turn_is_kept_before_the_client_is_told_that_it_is_whole():
         await answer.reader.read(1024.0)
     await answer.kept()
 
-    assert await service.sessions.read("acme/s", "acme\nann")
+    assert await service.sessions.read("ann/s", "ann")
     assert (await service.conversations.read("s", ANN)).messages == (ASKED, ANSWERED)
     answer.close()
 
@@ -195,28 +203,23 @@ async def test_somebody_else_who_joins_a_stream_has_no_part_in_the_conversation(
     await read(joined)
 
 
-async def test_a_conversation_of_another_caller_is_unknown():
-    """To ask in, to read and to forget."""
-    service = Service()
+OTHERS = {
+    "of the same tenant": BOB,
+    "of another": Caller(user="evil/ann", tenant="evil"),
+    "of none": Caller(user="bob"),
+    "an address": Caller(user="address:192.0.2.1"),
+    "a network": Caller(user="address:2001:db8:1:2::/64"),
+}
+
+
+@pytest.mark.parametrize("scope", CacheScope)
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+async def test_nobody_else_is_told_that_an_id_is_taken(other, scope):
+    """Everybody has its own conversation under the same id, however widely answers are shared."""
+    service = Service(scope=scope)
     await service.asked(session_id="s")
     for use in (service.conversations.read, service.conversations.forget):
-        with pytest.raises(UnknownSession):
-            await use("s", BOB)
-    with pytest.raises(UnknownSession, match="no session 's'"):
-        await service.ask(BOB, session_id="s")
-
-    assert [event.code for event in service.events.of(RequestTurnedAway)] == ["unknown_session"]
-    assert await kept(service) == (ASKED, ANSWERED)
-    assert await service.is_at_rest()
-
-
-@pytest.mark.parametrize("other", [Caller(user="evil/ann", tenant="evil"), Caller(user="ann")])
-async def test_another_tenant_is_not_told_that_an_id_is_taken(other):
-    """It has its own conversation under the same id."""
-    service = Service()
-    await service.asked(session_id="s")
-    for use in (service.conversations.read, service.conversations.forget):
-        with pytest.raises(UnknownSession):
+        with pytest.raises(UnknownSession, match="no session 's'"):
             await use("s", other)
     await service.asked(caller=other, session_id="s", messages=(said("mine"),))
 
@@ -232,6 +235,40 @@ async def test_a_request_that_is_refused_before_begins_no_conversation():
 
     with pytest.raises(UnknownSession):
         await kept(service)
+
+
+async def test_a_request_that_is_refused_for_its_rate_begins_no_conversation():
+    """However many ids it makes up; what is stored is free, and is a turn."""
+    service = Service(rate=ONE_A_MINUTE)
+    await service.asked(caller=BOB, session_id="theirs")
+    await service.asked(session_id="s", messages=(said("mine?"),))
+    for number in range(200):
+        with pytest.raises(RateLimited):
+            await service.ask(session_id=f"s{number}", messages=(said(f"{number}?"),))
+    await service.asked(session_id="free")
+
+    assert len(service.sessions) == 3
+    assert await kept(service, "theirs", BOB) == (ASKED, ANSWERED)
+
+
+async def test_who_has_most_conversations_loses_its_own():
+    """Of those that are kept in memory; stored answers cost nothing, and begin some."""
+    service = Service()
+    await service.asked(caller=BOB, session_id="theirs")
+    for number in range(200):
+        await service.asked(session_id=f"s{number}")
+
+    assert len(service.sessions) == 100
+    assert await kept(service, "theirs", BOB) == await kept(service, "s199") == (ASKED, ANSWERED)
+
+
+async def test_two_first_turns_that_begin_at_once_are_both_kept():
+    """Neither knew of the other when it was asked."""
+    service = Service()
+    asked = [service.asked(session_id="s", messages=(said(text),)) for text in ("first?", "second?")]
+    await asyncio.gather(*asked)
+
+    assert len(await kept(service)) == 4
 
 
 async def test_what_is_forgotten_during_an_answer_stays_forgotten():
@@ -251,7 +288,10 @@ class Broken:
     """A store that can be opened, and then fails in a way that it must not."""
 
     async def open(self, session_id, _owner):
-        return Conversation(session_id=session_id, birth_id="b", turn_count=0, messages=(), expires_at_s=TTL_S)
+        return Conversation(session_id=session_id, birth_id="", turn_count=0, messages=(), expires_at_s=TTL_S)
+
+    async def begin(self, _session_id, _owner):
+        return "b"
 
     async def append(self, turn):
         raise RuntimeError(turn.turn_id)
@@ -262,14 +302,21 @@ class Away(Broken):
         raise SessionUnavailable
 
 
-async def test_a_store_that_is_away_refuses_the_question():
-    """An answer without the conversation would look right and be wrong."""
-    service = Service()
-    service.conversations._store = Away()
+class GoesAway(Broken):
+    async def begin(self, _session_id, _owner):
+        raise SessionUnavailable
+
+
+@pytest.mark.parametrize("store", [Away, GoesAway])
+async def test_a_store_that_is_away_refuses_the_question(store):
+    """An answer without the conversation would look right and be wrong; it has cost nothing."""
+    service = Service(rate=ONE_A_MINUTE)
+    service.conversations._store = store()
     with pytest.raises(SessionUnavailable):
         await service.ask(session_id="s")
 
     assert service.call_count == 0
+    assert service.limiter.quota(ANN).remaining == 1
     assert await service.is_at_rest()
 
 
