@@ -476,6 +476,19 @@ def test_a_budget_is_new_at_midnight_and_its_refusal_says_when(redis):
     assert usage.reserve("c", noon_us + DAY_US / 2, budget=1.0, usd=1.0) == ("", 0.0, 1.0, 0)
 
 
+def test_a_clock_that_is_set_back_and_put_right_gives_neither_tokens_nor_a_budget_twice(redis):
+    """Over midnight, too."""
+    usage, midnight_us = Usage(redis), 1000 * DAY_US
+    usage.reserve("a", midnight_us, limit=600, tokens=600, budget=1.0, usd=1.0)
+    usage.settle("a", 600, 1.0)
+
+    reason, left, spent, wait_us = usage.reserve("b", midnight_us - 30e6, limit=600, tokens=10, budget=1.0, usd=0.1)
+    assert (reason, left, spent, wait_us) == ("tokens", 0.0, 1.0, 31_000_000)
+    assert usage.reserve("c", midnight_us - 30e6, budget=1.0, usd=0.1)[0] == "budget"
+
+    assert usage.reserve("d", midnight_us + 1e6, limit=600, tokens=11) == ("tokens", 10.0, 1.0, 100_000)
+
+
 def test_nobody_waits_for_an_answer_whose_instance_is_gone(redis):
     """What was reserved for it is counted as spent, for its day."""
     usage, noon_us = Usage(redis), 1000.5 * DAY_US
