@@ -98,7 +98,6 @@ class Lease:
     _recent: float = 0.0
     _left: float | None = None
     _left_at_s: float = 0.0
-    _was_only: bool = False
     _share: Share | None = None
     _share_told: int = 0
     _alone_until_s: float = 0.0
@@ -133,7 +132,7 @@ class Lease:
             more = self._ahead(now_s, largest)
             want, ahead = max(0, self.waiting - self.tokens), min(more, max(0, self.waiting + more - self.tokens))
             self.low = (more + 1) // 2
-        self.asked_at_s, self._out, self._was_only = now_s, self.tokens, instance_count == 1
+        self.asked_at_s, self._out = now_s, self.tokens
         owed, self.owed = self.owed, 0
         self._share_told = self._share.spent if self._share else 0
         return Ask(
@@ -188,9 +187,7 @@ class Lease:
             self._end_share(now_s)
         if self._share is None:
             since_s = now_s if lost_at_s is None else lost_at_s
-            is_known = self._was_only and instance_count == 1
-            tokens = self._known_left(since_s) if is_known else 0.0
-            self._share = share(self.rate, instance_count, tokens, since_s)
+            self._share = share(self.rate, instance_count, self._known_left(since_s), since_s)
         return self._share.spend(now_s)
 
     def owes(self, now_s: float) -> bool:

@@ -1,8 +1,7 @@
 """What an instance may spend of a rate while the bucket that all share cannot be asked.
 
-Each of `instance_count` has the same part of what comes back. What the bucket held when it was lost sight of nobody can
-divide: others may have spent it a moment before. So a share begins with nothing, and all shares together never have
-more than the one bucket would. Only who is alone knows what was left.
+Each of `instance_count` has the same part: of what the bucket held, as far as it has heard of it, and of what comes
+back. All shares together never have more than the one bucket would have if it were as full as its instances know.
 
 Once the bucket is there again it is told what it misses: what was spent, less what has come back since. Until all have
 had time to say so, each leaves in it what the others may have spent.

@@ -137,16 +137,18 @@ class Fleet:
             self.server(one.last)
 
     def crash(self, at):
-        """Nobody else knows what it has spent without Redis."""
+        """Nobody else knows what it has spent without Redis; who comes in its place has a part of its own."""
         one = self.instances[at]
         ask = one.lease.ask(self.now_s + one.offset_s, one.count)
         self.beside += max(0.0, ask.owed + ask.away)
         is_lost = any(each.is_away for each in self.instances)
+        self.beside += self.rate.amount / UNKNOWN_COUNT if is_lost else 0.0
         self.instances[at] = Instance(self.rate, 77.0 * at, self.now_s if is_lost else None)
 
     def lose_redis(self):
-        """No instance reaches it."""
+        """No instance reaches it; each has its part of what it knows was left, which others may have spent."""
         self.found_at_s = None
+        self.beside += 0.0 if all(one.is_away for one in self.instances) else self.rate.amount
         for one in self.instances:
             if not one.is_away:
                 one.lose(self.now_s)
@@ -233,7 +235,7 @@ def happened(redis, rate, steps):
 HELD_FOR_LONG = [("check", 0, 7), ("sleep", LEASE_S + 0.5), ("check", 1, 300), ("check", 0, 1)]
 """What the first one holds, the bucket has given again."""
 SPENT_BEFORE = [("check", 0, 300), ("lose_redis",), ("check", 1, 300), ("check", 2, 300)]
-"""Those who have not heard of the bucket take it for full."""
+"""Those who have not heard of the bucket take it for full, and have their part of that."""
 SPENT_MEANWHILE = [
     *(("check", 0, 1), ("lose_redis",), ("sleep", 100.0), ("check", 1, 300), ("check", 2, 300)),
     *(("find_redis", 0), ("check", 0, 300)),
