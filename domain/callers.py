@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from domain.chat import Caller
+from domain.chat import ADDRESS, Caller
 from domain.errors import KeyRefused, Unauthorized
 from domain.keys import ApiKey, id_in
 from domain.ports import KeyStore
@@ -69,4 +69,4 @@ class Callers:
 @lru_cache(_KEPT)
 def _at(address: str) -> Caller:
     """Whoever is there; no user of a key has a name with a colon."""
-    return Caller(user=f"address:{address}")
+    return Caller(user=ADDRESS + address)

@@ -23,6 +23,10 @@ Source: learn.microsoft.com, Azure OpenAI, "Content filter annotations", as know
 """
 
 
+ADDRESS = "address:"
+"""So begin the names of callers without a key; no user of a key has a name with a colon (domain/keys.py)."""
+
+
 @value
 class Caller:
     """Who asks: `user` for limits and ownership, `tenant` for sharing, `tier` for rates.
@@ -39,6 +43,11 @@ class Caller:
     tokens_per_minute: int | None = None
     budget_usd_per_day: float | None = None
     models: frozenset[str] | None = None
+
+    @property
+    def is_address(self) -> bool:
+        """Whether it has no key, and is known by its address alone."""
+        return self.user.startswith(ADDRESS)
 
 
 OPERATOR = Caller(user=":operator", tier="operator", is_operator=True)

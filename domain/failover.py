@@ -33,6 +33,9 @@ from domain.retrying import Delays, RetryBudgets, RetryPolicy
 from domain.selection import Prefill, Route
 from domain.splice import Splice
 
+_EARLY_S = 0.002
+"""A timer may go off so much early, and who comes before the end of a rest is not let through."""
+
 
 class Failover:
     """Gets an answer from the first of some routes that gives one, and its rest from the next ones.
@@ -230,6 +233,7 @@ class Failover:
 
         Who waits for the end of a rest comes a random time after it: others wait for it too.
         """
+        backoff_s = max(backoff_s, _EARLY_S)
         if isinstance(failure, CircuitOpen):
             is_worth_it = is_last and failure.is_resting and failure.retry_after_s <= self._retry.wish_max_s
             return failure.retry_after_s + backoff_s if is_worth_it else None

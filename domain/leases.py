@@ -8,13 +8,16 @@ What is held lapses here before the bucket forgets that it is out, and is given 
 instance held that is gone, or stood still for longer, is lost, not given twice: no more than one lease.
 
 A rate too small to be divided is not held: each check asks, and its token is spent when the bucket gives it.
+
+While the bucket cannot be asked, an instance has a share of the rate (domain/shares.py).
 """
 
 from dataclasses import dataclass
 from math import ceil, exp
 from typing import NamedTuple
 
-from domain.limiting import Quota, Rate, TokenBucket
+from domain.limiting import Quota, Rate
+from domain.shares import NO_OUTAGE, Outage, Share, share
 from domain.values import value
 
 LEASE_S = 3.0
@@ -44,16 +47,22 @@ _SLOWEST_PER_S = 2.0
 class Ask:
     """What is asked of the bucket at `at_s`.
 
-    `spend`: tokens for those who wait, spent when given; `want`: tokens to hold beside the `held`; `give`: tokens given
-    back; `owed`: tokens spent without the bucket, or (below 0) not needed after all.
+    `spend`: tokens for those who wait, spent when given; `want`: tokens to hold for them, beside the `held`; `ahead`:
+    tokens to hold for those who will come, none of them the bucket's last; `give`: tokens given back; `owed`: tokens
+    spent without the bucket, or (below 0) not needed after all; `away`: those spent in a share that have not come back;
+    `keep`: tokens that are left in the bucket until `keep_until_s`, as others may have spent them without it.
     """
 
     at_s: float
-    spend: int
-    want: int
-    held: int
-    give: int
-    owed: int
+    spend: int = 0
+    want: int = 0
+    ahead: int = 0
+    held: int = 0
+    give: int = 0
+    owed: float = 0.0
+    away: float = 0.0
+    keep: float = 0.0
+    keep_until_s: float = 0.0
 
 
 class Told(NamedTuple):
@@ -69,23 +78,28 @@ class Told(NamedTuple):
 class Lease:
     """What one instance holds of one user's bucket. Times are of one monotonic clock.
 
-    `owed` is the next Ask's; `waiting` counts those who cannot be told anything before the bucket has answered.
+    `owed` is the next Ask's; `waiting` counts those who cannot be told anything before the bucket has answered. Who is
+    refused until `refused_until_s` is told to come at `token_at_s`: by then no instance refuses for want of that token.
     """
 
     rate: Rate
     tokens: int = 0
     until_s: float = 0.0
     refused_until_s: float = 0.0
-    owed: int = 0
+    token_at_s: float = 0.0
+    owed: float = 0.0
     waiting: int = 0
     low: int = 0
     noted_at_s: float = 0.0
     asked_at_s: float = 0.0
+    _quiet_until_s: float = 0.0
     _out: int = 0
+    _largest: int = 0
     _recent: float = 0.0
     _left: float | None = None
     _left_at_s: float = 0.0
-    _alone: TokenBucket | None = None
+    _share: Share | None = None
+    _share_told: int = 0
     _alone_until_s: float = 0.0
 
     def note(self, now_s: float) -> None:
@@ -98,40 +112,56 @@ class Lease:
         if self.tokens and now_s < self.until_s:
             self.tokens -= 1
             return 0.0
-        return self.refused_until_s - now_s if now_s < self.refused_until_s else None
+        return self.token_at_s - now_s if now_s < self.refused_until_s else None
 
     def is_low(self, now_s: float) -> bool:
         """Whether more should be asked for before all is used."""
-        return self.tokens < self.low and now_s >= self.refused_until_s
+        return self.tokens < self.low and now_s >= self._quiet_until_s
 
-    def ask(self, now_s: float, instance_count: int) -> Ask:
+    def ask(self, now_s: float, instance_count: int, outage: Outage = NO_OUTAGE) -> Ask:
         """What to ask now. What was held since the last time and not used, or lapsed, is given back."""
-        largest = _largest(self.rate, instance_count)
+        self._largest = largest = _largest(self.rate, instance_count)
         is_divided = largest >= 2  # noqa: PLR2004  # one token is no lease
         is_kept = is_divided and now_s < self.until_s and not self._is_unused
         give = 0 if is_kept else self.tokens
         self.tokens -= give
-        spend, want, self.low = 0, 0, 0
+        spend, want, ahead, self.low = 0, 0, 0, 0
         if not is_divided:
             spend = self.waiting
         elif not self._is_unused:
-            ahead = self._ahead(now_s, largest)
-            self.low, want = (ahead + 1) // 2, max(0, self.waiting + ahead - self.tokens)
+            more = self._ahead(now_s, largest)
+            want, ahead = max(0, self.waiting - self.tokens), min(more, max(0, self.waiting + more - self.tokens))
+            self.low = (more + 1) // 2
         self.asked_at_s, self._out = now_s, self.tokens
         owed, self.owed = self.owed, 0
-        return Ask(at_s=now_s, spend=spend, want=want, held=self.tokens, give=give, owed=owed)
+        self._share_told = self._share.spent if self._share else 0
+        return Ask(
+            at_s=now_s,
+            spend=spend,
+            want=want,
+            ahead=ahead,
+            held=self.tokens,
+            give=give,
+            owed=owed,
+            away=self._share.owed(now_s) if self._share else 0.0,
+            keep=outage.others_may_have_spent(self.rate, instance_count, now_s),
+            keep_until_s=outage.settled_at_s,
+        )
 
     def told(self, ask: Ask, told: Told, now_s: float) -> None:
         """Hold what the bucket gave, and know when it has more."""
-        self._alone = None
+        if self._share is not None:
+            self.owed += self._share.spent - self._share_told
+            self._share = None
+        self._alone_until_s = 0.0
         self._left, self._left_at_s = told.left, now_s
         is_late = now_s - ask.at_s >= GRANT_S
         spent = 0 if is_late else min(told.spent, self.waiting)
         self.tokens += told.leased + spent
         self.until_s = ask.at_s + USE_S
         self._out = ask.held + told.leased
-        if (told.spent < ask.spend and not is_late) or told.leased < ask.want:
-            self.refused_until_s = now_s + max(told.wait_s, _pace_s(self.rate) if ask.want else 0.0)
+        if (told.spent < ask.spend and not is_late) or told.leased < ask.want + ask.ahead:
+            self._refuse(ask, told, now_s)
 
     def not_told(self, ask: Ask, now_s: float) -> None:
         """Go on alone for a while; what the bucket was to take from itself it will be told again."""
@@ -142,20 +172,33 @@ class Lease:
         """Whether the bucket is not to be asked now."""
         return now_s < self._alone_until_s
 
-    def take_alone(self, now_s: float, instance_count: int) -> float:
-        """Take a token of this instance's share (0.0), or say how long to wait for one; the bucket is told later."""
-        if self._alone is None:
-            self._alone = self._share(now_s, instance_count)
-        wait_s = self._alone.spend(now_s)
-        if not wait_s:
-            self.owed += 1
-        return wait_s
+    def ask_again(self, now_s: float) -> None:
+        """The bucket can be asked: it is owed what was spent without it."""
+        self._alone_until_s = 0.0
+        if not self.owes(now_s):
+            self._share = None
+
+    def take_alone(self, now_s: float, lost_at_s: float | None, instance_count: int) -> float:
+        """Take a token of this instance's share (0.0), or say how long to wait for one; the bucket is told later.
+
+        `lost_at_s` is when all buckets were lost sight of; None: it is this one alone that does not answer.
+        """
+        if self._share is not None and lost_at_s is not None and self._share.since_s < lost_at_s:
+            self._end_share(now_s)
+        if self._share is None:
+            since_s = now_s if lost_at_s is None else lost_at_s
+            self._share = share(self.rate, instance_count, self._known_left(since_s), since_s)
+        return self._share.spend(now_s)
+
+    def owes(self, now_s: float) -> bool:
+        """Whether there is something that the bucket has to be told."""
+        return bool(self.owed or (self._share is not None and self._share.owed(now_s)))
 
     def refund(self, now_s: float) -> None:
         """The token can be had again: here if the bucket still counts it as out, else from the bucket."""
-        if self._alone is not None:
-            self._alone.refund()
-        if self._alone is None and self.tokens < self._out and now_s < self.until_s:
+        if self._share is not None:
+            self._share.refund()
+        elif self.tokens < self._out and now_s < self.until_s:
             self.tokens += 1
         else:
             self.owed -= 1
@@ -167,24 +210,26 @@ class Lease:
 
     def look_after_s(self, now_s: float) -> float | None:
         """When to look whether something is to be asked, without anybody waiting for it; None: not at all."""
-        if self.tokens or self.owed:
+        if self._is_much_used:
+            return _pace_s(self.rate) / 4
+        if self.tokens or self.owes(now_s):
             return LOOK_S
-        return self.refused_until_s - now_s if self.low and now_s < self.refused_until_s else None
+        return self._quiet_until_s - now_s if self.low and now_s < self._quiet_until_s else None
 
-    @property
-    def has_to_ask(self) -> bool:
+    def has_to_ask(self, now_s: float) -> bool:
         """Whether there is something to tell the bucket or, as requests came since it was asked, to want of it."""
-        return bool(self.tokens or self.owed or (self.low and not self._is_unused))
+        is_wanting = self.low and not self._is_unused
+        return bool(self.tokens or self._is_much_used or self.owes(now_s) or is_wanting)
 
     def is_idle(self, now_s: float) -> bool:
         """Whether nothing is lost when this is forgotten."""
-        return not (self.tokens or self.owed or self.waiting) and now_s - self.noted_at_s > LEASE_S
+        return not (self.tokens or self.owes(now_s) or self.waiting) and now_s - self.noted_at_s > LEASE_S
 
     def quota(self, policy: str, now_s: float) -> Quota:
         """What is left, as far as is known here."""
         tokens = self.tokens if now_s < self.until_s else 0
-        if self._alone is not None:
-            left = float(self._alone.quota(policy, now_s).remaining)
+        if self._share is not None:
+            left = self._share.left(now_s)
         elif not tokens and now_s < self.refused_until_s:
             left = 0.0
         else:
@@ -194,9 +239,35 @@ class Lease:
         reset_s = (amount - remaining) / self.rate.refill_per_s
         return Quota(policy=policy, rate=self.rate, remaining=int(remaining + 1e-6), reset_s=reset_s)
 
+    def _end_share(self, now_s: float) -> None:
+        """What has come back in it since the bucket answered has come back there too."""
+        if self._share is not None:
+            self.owed += self._share.owed(now_s)
+            self._share = None
+
+    def _refuse(self, ask: Ask, told: Told, now_s: float) -> None:
+        """Ask no more for a while, and refuse until there is a token.
+
+        A refusal counts from when it was asked, and lasts until there may be a token; what is told counts from when it
+        was answered, until there is one for certain. So no refusal outlasts what any instance has told of that token.
+        """
+        wait_s, soonest_s = told.wait_s, (1.0 - told.left) / self.rate.refill_per_s
+        pace_s = _pace_s(self.rate) if ask.want + ask.ahead else 0.0
+        self._quiet_until_s = now_s + max(wait_s, pace_s)
+        if ask.keep:
+            wait_s = soonest_s = max(wait_s, ask.keep_until_s - now_s)
+        if wait_s > 0:
+            self.token_at_s = now_s + wait_s + pace_s
+            self.refused_until_s = ask.at_s + min(wait_s, soonest_s) + pace_s
+
     @property
     def _is_unused(self) -> bool:
         return not self.waiting and self.noted_at_s <= self.asked_at_s
+
+    @property
+    def _is_much_used(self) -> bool:
+        """Whether much was used of what the bucket has for out: nothing comes back in its place before that is told."""
+        return self._out - self.tokens > max(1, self._largest)
 
     def _ahead(self, now_s: float, largest: int) -> int:
         """How many tokens to hold: what requests of late say will be needed."""
@@ -207,12 +278,6 @@ class Lease:
         if self._left is None:
             return self.rate.amount
         return min(self.rate.amount, self._left + max(0.0, now_s - self._left_at_s) * self.rate.refill_per_s)
-
-    def _share(self, now_s: float, instance_count: int) -> TokenBucket:
-        """What one instance has of the rate, and of what was left when the bucket was last heard of."""
-        amount = max(1, self.rate.amount // instance_count)
-        rate = Rate(amount=amount, per_s=amount * instance_count / self.rate.refill_per_s)
-        return TokenBucket(rate, min(amount, self._known_left(now_s) / instance_count), now_s)
 
 
 def _pace_s(rate: Rate) -> float:

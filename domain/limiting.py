@@ -64,7 +64,11 @@ class TokenBucket:
 
     def is_full(self, now_s: float) -> bool:
         """Whether nothing would be lost with it."""
-        return self.tokens + (now_s - self.at_s) * self.rate.refill_per_s >= self.rate.amount
+        return self.left(now_s) >= self.rate.amount
+
+    def left(self, now_s: float) -> float:
+        """Tokens that are there at `now_s`; below 0, what has to come back before there are any."""
+        return min(self.rate.amount, self.tokens + max(0.0, now_s - self.at_s) * self.rate.refill_per_s)
 
     def refund(self, tokens: int = 1) -> None:
         """Put so many tokens back; below 0, take more than were taken, even more than there are."""
@@ -78,5 +82,4 @@ class TokenBucket:
         return Quota(policy=policy, rate=self.rate, remaining=remaining, reset_s=reset_s, unit=unit)
 
     def _refill(self, now_s: float) -> None:
-        self.tokens = min(self.rate.amount, self.tokens + max(0.0, now_s - self.at_s) * self.rate.refill_per_s)
-        self.at_s = now_s
+        self.tokens, self.at_s = self.left(now_s), max(self.at_s, now_s)

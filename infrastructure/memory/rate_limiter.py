@@ -1,16 +1,15 @@
 """Token buckets in this process's memory."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from itertools import islice
 
 from domain.chat import Caller
 from domain.errors import RateLimited
 from domain.events import Publish, RateChecked
 from domain.limiting import Quota, Rate, TokenBucket
+from infrastructure.memory.crowd import Crowd
 
 MAX_BUCKETS = 100_000
-"""Buckets kept at most; the one that was used longest ago is forgotten first."""
+"""Buckets kept at most for addresses, and as many for users of keys; those that are full again are forgotten first."""
 
 
 class MemoryRateLimiter:
@@ -27,8 +26,7 @@ class MemoryRateLimiter:
         self._rates = rates
         self._publish = publish
         self._clock = clock
-        self._max_buckets = max_buckets
-        self._buckets: OrderedDict[tuple[str, int, float], TokenBucket] = OrderedDict()
+        self._buckets = Crowd[tuple[str, int, float], TokenBucket](most=max_buckets, is_idle=TokenBucket.is_full)
 
     async def spend(self, caller: Caller) -> None:
         """Take one token.
@@ -41,7 +39,8 @@ class MemoryRateLimiter:
             return
         self._publish(RateChecked(path="local"))
         now_s = self._clock()
-        bucket = self._bucket(caller.user, rate, now_s)
+        name = _name(caller.user, rate)
+        bucket = self._buckets.of(caller, name, now_s, lambda: TokenBucket(rate, rate.amount, now_s))
         retry_after_s = bucket.spend(now_s)
         if retry_after_s:
             raise RateLimited.of_requests(bucket.quota(caller.tier, now_s), retry_after_s)
@@ -65,22 +64,6 @@ class MemoryRateLimiter:
 
     def _rate(self, caller: Caller) -> Rate | None:
         return caller.rate or self._rates.get(caller.tier)
-
-    def _bucket(self, user: str, rate: Rate, now_s: float) -> TokenBucket:
-        name = _name(user, rate)
-        bucket = self._buckets.get(name)
-        if bucket is None:
-            self._make_room(now_s)
-            bucket = self._buckets[name] = TokenBucket(rate, rate.amount, now_s)
-        else:
-            self._buckets.move_to_end(name)
-        return bucket
-
-    def _make_room(self, now_s: float) -> None:
-        """A bucket that is full again is as good as none; to look at two for each new one is enough."""
-        for name, oldest in list(islice(self._buckets.items(), 2)):
-            if len(self._buckets) >= self._max_buckets or oldest.is_full(now_s):
-                del self._buckets[name]
 
 
 def _name(user: str, rate: Rate) -> tuple[str, int, float]:

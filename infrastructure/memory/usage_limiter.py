@@ -1,6 +1,5 @@
 """Tokens a minute and US dollars a day, counted in this process's memory."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -9,9 +8,11 @@ from domain.chat import Caller
 from domain.errors import RateLimited
 from domain.limiting import Quota, Rate, TokenBucket
 from domain.usage import Reservation, UsageLimits, Use, usage_limits
+from infrastructure.memory.crowd import Crowd
 
 MAX_USERS = 20_000
-"""Users kept at most; the one that asked longest ago is forgotten first."""
+"""Users of keys kept at most, and as many addresses; those that have spent nothing today and have all of their tokens
+are forgotten first."""
 DAY_S = 86_400.0
 HELD_S = 1.0
 """When to come back if the budget may do once answers under way have ended."""
@@ -28,6 +29,11 @@ class _Used:
     usd: float = 0.0
     held: dict[str, float] = field(default_factory=dict)
     buckets: dict[int | None, TokenBucket] = field(default_factory=dict)
+
+    def is_idle(self, day: int, now_s: float) -> bool:
+        """Whether nothing is lost when this is forgotten."""
+        has_spent = self.held or (self.usd and self.day == day)
+        return not has_spent and all(bucket.is_full(now_s) for bucket in self.buckets.values())
 
 
 class MemoryUsageLimiter:
@@ -46,8 +52,7 @@ class MemoryUsageLimiter:
         self._clock = clock
         self._unix_now = unix_now
         self._share = share
-        self._max_users = max_users
-        self._users: OrderedDict[str, _Used] = OrderedDict()
+        self._users = Crowd[str, _Used](most=max_users, is_idle=lambda used, now_s: used.is_idle(self._day, now_s))
         self._numbers = count()
 
     async def reserve(self, caller: Caller, use: Use) -> Reservation | None:
@@ -61,7 +66,8 @@ class MemoryUsageLimiter:
 
     def reserve_within(self, caller: Caller, limits: UsageLimits, use: Use) -> Reservation:
         """As `reserve`, within this process's share of `limits`."""
-        now_s, known = self._clock(), self._of(caller.user)
+        now_s = self._clock()
+        known = self._of(caller, now_s)
         bucket = self._bucket(known, limits)
         tokens = _spend_tokens(bucket, use.tokens, caller.tier, now_s)
         budget = limits.budget_usd_per_day
@@ -99,13 +105,13 @@ class MemoryUsageLimiter:
         bucket = known.buckets.get(limits.tokens_per_minute) if known else None
         return tokens_quota(bucket or self._full(limits.tokens_per_minute), caller.tier, self._clock())
 
-    def _of(self, user: str) -> _Used:
-        day, known = int(self._unix_now() // DAY_S), self._users.get(user)
-        if known is None:
-            known = self._users[user] = _Used(day)
-            if len(self._users) > self._max_users:
-                self._users.popitem(last=False)
-        self._users.move_to_end(user)
+    @property
+    def _day(self) -> int:
+        return int(self._unix_now() // DAY_S)
+
+    def _of(self, caller: Caller, now_s: float) -> _Used:
+        day = self._day
+        known = self._users.of(caller, caller.user, now_s, lambda: _Used(day))
         if known.day != day:
             known.day, known.usd, known.held = day, 0.0, {}
         return known

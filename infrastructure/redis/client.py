@@ -99,6 +99,8 @@ class RedisClient:
         self._loaded: set[str] = set()
         self._reason: str | None = None
         self.is_away = False
+        self.has_answered = False
+        self.on_loss: list[Callable[[], None]] = []
         self.on_return: list[Callable[[], None]] = []
 
     def submit(self, *command: Any) -> asyncio.Future[Any]:
@@ -223,6 +225,7 @@ class RedisClient:
         if any(_takes_nothing(answers[at]) for at in errors):
             raise ReadOnlyError(str(answers[errors[0]]))
         self._loaded |= unknown
+        self.has_answered = True
         forgotten = [at for at in errors if isinstance(answers[at], NoScriptError)]
         if forgotten:
             self._loaded.clear()
@@ -244,9 +247,16 @@ class RedisClient:
             self._publish(StoreFailed(operation=str(command[0]).lower(), error=failure))
             if not future.done():
                 future.set_exception(RedisAway())
-        self.is_away = True
         self._loaded.clear()
+        self._lost()
         self._look_for_it(failure)
+
+    def _lost(self) -> None:
+        """Nothing is asked of the server until it answers again; who wants to know is told once."""
+        if not self.is_away:
+            self.is_away = True
+            for lost in self.on_loss:
+                lost()
 
     def _look_for_it(self, failure: BaseException) -> None:
         """Say that something is away, and see when it is back."""
@@ -276,7 +286,7 @@ class RedisClient:
                 await self._connection.aclose()
             answers = await self._execute(PROBE)
         except Exception as failure:  # noqa: BLE001  # whatever it is, it must go on being looked for
-            self.is_away = True
+            self._lost()
             if why_unfit(failure) not in {None, self._reason}:
                 self._tell(failure)
             return False

@@ -30,6 +30,9 @@ CONFIRM_S = 0.4
 CURRENT_S = 1.0
 """For so long after it was last asked for with an answer, the version is taken for what it was."""
 
+REREAD_S = 60.0
+"""A key is read again so long after it was: one that somebody has deleted by hand leaves the version as it was."""
+
 UNKNOWN_S = 1.0
 """For so long an id that no key had is held to be nobody's."""
 
@@ -146,7 +149,7 @@ class RedisKeyStore:
 
     def _is_current(self, seen: _Seen, now_s: float) -> bool:
         """Whether nothing was revoked since it was read, as far as can be known."""
-        is_known = not self._is_doubted and now_s - self._version_at_s < CURRENT_S
+        is_known = not self._is_doubted and now_s - self._version_at_s < CURRENT_S and now_s - seen.read_at_s < REREAD_S
         return is_known and seen.version == self._version
 
     def _trusted(self, key_id: str, error: Exception) -> ApiKey:

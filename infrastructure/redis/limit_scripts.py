@@ -13,15 +13,16 @@ local now = time[1] * 1000000 + time[2]
 EXCHANGE_PART = """
 local key, id, number = KEYS[1], 'i:' .. ARGV[1], tonumber(ARGV[2])
 local capacity, lease_us = tonumber(ARGV[3]), tonumber(ARGV[5])
-local spend, want, held = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local spend, want, ahead, held = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local back, owed, keep = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local per_us = capacity / tonumber(ARGV[4])
-local tokens, at, out, lapsed, lapsed_at, own, gone = capacity, now, 0, 0, 0, nil, {}
+local tokens, at, out, lapsed, lapsed_at, others_until, own, gone = capacity, now, 0, 0, 0, now, nil, {}
 local stored = redis.call('HGETALL', key)
 for i = 1, #stored, 2 do
     if stored[i] == 'tokens' then
         tokens = tonumber(stored[i + 1])
     elseif stored[i] == 'at' then
-        at = tonumber(stored[i + 1])
+        at = math.min(tonumber(stored[i + 1]), now + math.ceil(capacity / per_us))
     else
         local n, o, u, s, l = string.match(stored[i + 1], '(%d+) (%d+) (%d+) (%d+) (%d+)')
         local one = {number = tonumber(n), out = tonumber(o), until_us = tonumber(u)}
@@ -32,6 +33,8 @@ for i = 1, #stored, 2 do
             gone[#gone + 1] = stored[i]
         elseif stored[i] == id then
             own = one
+        elseif one.out > 0 then
+            others_until = math.max(others_until, one.until_us)
         end
     end
 end
@@ -42,38 +45,42 @@ end
 if lapsed_at > 0 then fill(math.min(lapsed_at, now)) end
 out = out - lapsed
 fill(now)
-at = now
 local function answer(spent, leased)
-    local wait_us = tokens + 0.000001 >= 1 and 0 or math.ceil((1 - tokens) / per_us)
+    if tokens + 0.000001 >= 1 then return {spent, leased, string.format('%.17g', tokens), 0} end
+    local fills_at = capacity - out - held - leased < 1 and math.max(at, others_until) or at
+    local wait_us = math.ceil((1 - tokens) / per_us + fills_at - now)
     return {spent, leased, string.format('%.17g', tokens), wait_us}
 end
 if own and own.number == number then return answer(own.spent, own.leased) end
 if own and own.number > number then return answer(0, 0) end
 if own then
-    tokens = tokens + math.min(tonumber(ARGV[9]), math.max(0, own.out - held))
+    tokens = tokens + math.min(back, math.max(0, own.out - held))
     out = out - own.out
 end
-tokens = math.min(math.max(0, tokens - tonumber(ARGV[10])), math.max(0, capacity - out - held))
-local function give(most)
-    local given = math.min(most, math.floor(tokens + 0.000001))
+tokens = math.min(math.max(0, tokens - owed), math.max(0, capacity - out - held))
+local function give(most, left)
+    local given = math.min(most, math.max(0, math.floor(tokens - left + 0.000001)))
     tokens = tokens - given
     return given
 end
-local spent, leased = give(spend), give(want)
+local spent, leased = give(spend, keep), give(want, keep)
+leased = leased + give(ahead, math.max(1, keep))
 if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
 local record = string.format('%.0f %.0f %.0f %.0f %.0f', number, held + leased, now + lease_us, spent, leased)
-redis.call('HSET', key, 'tokens', string.format('%.17g', tokens), 'at', string.format('%.0f', now), id, record)
-redis.call('PEXPIRE', key, math.ceil(((capacity - tokens) / per_us + lease_us) / 1000) + 1000)
+redis.call('HSET', key, 'tokens', string.format('%.17g', tokens), 'at', string.format('%.0f', at), id, record)
+redis.call('PEXPIRE', key, math.ceil(((capacity - tokens) / per_us + at - now + lease_us) / 1000) + 1000)
 return answer(spent, leased)
 """
 
 EXCHANGE = Script(SERVER_TIME + EXCHANGE_PART)
-"""KEYS bucket; ARGV instance, number, amount, per_us, lease_us, spend, want, held, give, owed (domain/leases.py): what
-is spent and leased, tokens left, microseconds until there is one.
+"""KEYS bucket; ARGV instance, number, amount, per_us, lease_us, spend, want, ahead, held, give, owed, keep
+(domain/leases.py): what is spent and leased, tokens left, microseconds until there is one.
 
 The bucket is a hash: `tokens` that were there `at`, and for each instance the number of its last exchange, how many
 tokens it has out, until when that is remembered, and what it was told. An exchange that comes again is told the same;
 one that comes late does nothing. Tokens come back up to what is not out; those of an instance that lapsed are spent.
+While others have all of them out, nothing comes back before that lapses; what the asker has, it is to say itself.
+A clock that is set back gives nothing before it has caught up, or for as long as an empty bucket takes to fill.
 """
 
 RESERVE_PART = """
@@ -81,18 +88,21 @@ local key, id = KEYS[1], 'r:' .. ARGV[1]
 local limit, need, budget, cost = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local tokens_field, at_field = 'tokens:' .. ARGV[2], 'at:' .. ARGV[2]
 local stored = redis.call('HMGET', key, tokens_field, at_field, 'day', 'usd', id)
-local day = math.floor(now / 86400000000)
+local today, at = math.floor(now / 86400000000), now
+local day = math.max(today, math.min(today + 1, tonumber(stored[3] or today)))
 local is_today = stored[3] and tonumber(stored[3]) == day
 local tokens, usd = limit, is_today and tonumber(stored[4]) or 0
 if stored[1] then
-    tokens = math.min(limit, tonumber(stored[1]) + math.max(0, now - tonumber(stored[2])) * limit / 60000000)
+    local since = math.min(tonumber(stored[2]), now + 60000000)
+    at = math.max(now, since)
+    tokens = math.min(limit, tonumber(stored[1]) + (at - since) * limit / 60000000)
 end
 local function answer(reason, wait_us)
     return {reason, string.format('%.17g', tokens), string.format('%.17g', usd), wait_us}
 end
 if stored[5] then return answer('', 0) end
 if limit > 0 and need > 0 and tokens + 0.000001 < need then
-    return answer('tokens', math.ceil((need - tokens) * 60000000 / limit))
+    return answer('tokens', math.ceil((need - tokens) * 60000000 / limit + at - now))
 end
 local function fits(spent)
     return budget < 0 or (spent < budget and spent + cost <= budget + 0.000000001)
@@ -115,7 +125,7 @@ if not is_today then
         if string.sub(field, 1, 2) == 'r:' then redis.call('HDEL', key, field) end
     end
 end
-redis.call('HSET', key, tokens_field, string.format('%.17g', tokens), at_field, string.format('%.0f', now),
+redis.call('HSET', key, tokens_field, string.format('%.17g', tokens), at_field, string.format('%.0f', at),
     'day', day, 'usd', string.format('%.17g', usd),
     id, table.concat({ARGV[3], ARGV[5], ARGV[2], string.format('%.0f', now)}, ' '))
 redis.call('PEXPIRE', key, 172800000)

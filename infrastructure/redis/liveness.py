@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from domain.events import DefectFound, Publish
+from domain.shares import UNKNOWN_COUNT
 from infrastructure.redis.client import NO_ANSWER, RedisClient, Script, unheard
 from infrastructure.redis.generation_log import FOLLOWED_MS, RedisGenerationLog
 from infrastructure.redis.keys import instance_key
@@ -44,7 +45,7 @@ class Liveness:
         self._instance_id = instance_id
         self._publish = publish
         self._missing: set[str] = set()
-        self._counts = deque([1], maxlen=4)
+        self._counts: deque[int] = deque(maxlen=4)
         self._returned = asyncio.Event()
         self._forgotten_at_s = -math.inf
         client.on_return.append(self._redis_is_back)
@@ -54,8 +55,11 @@ class Liveness:
 
     @property
     def instance_count(self) -> int:
-        """How many instances there were when Redis was last asked; the most of late, as after its return some miss."""
-        return max(self._counts)
+        """How many instances there were when Redis was last asked; the most of late, as after its return some miss.
+
+        UNKNOWN_COUNT before it was.
+        """
+        return max(self._counts, default=UNKNOWN_COUNT)
 
     def start(self) -> None:
         """Others see that this instance lives, until `close`."""

@@ -1,11 +1,13 @@
 """Buckets in Redis that instances share; what one holds of them is checked without asking (domain/leases.py).
 
-While Redis is away an instance goes on with its share: the rate, divided by how many instances there were.
+While Redis is away an instance goes on with its share (domain/shares.py).
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import count, islice
 from typing import Any
@@ -15,6 +17,7 @@ from domain.errors import RateLimited
 from domain.events import Publish, RateChecked
 from domain.leases import LEASE_S, Ask, Lease, Told
 from domain.limiting import Quota, Rate
+from domain.shares import NO_OUTAGE, Outage
 from infrastructure.redis.client import RedisClient
 from infrastructure.redis.limit_scripts import EXCHANGE
 
@@ -64,7 +67,10 @@ class RedisRateLimiter:
         self._max_held = max_held
         self._numbers = count(1)
         self._held: OrderedDict[_Name, _Held] = OrderedDict()
-        client.on_return.append(self._tell_what_is_owed)
+        self._outage = NO_OUTAGE
+        self._lost_at_s = -math.inf
+        client.on_loss.append(self._redis_is_away)
+        client.on_return.append(self._redis_is_back)
 
     def start(self) -> None:
         """Callers can be checked, until `close`."""
@@ -123,7 +129,7 @@ class RedisRateLimiter:
         try:
             while (wait_s := held.take(self._clock())) is None:
                 if self._client.is_away or held.is_alone(self._clock()):
-                    wait_s = held.take_alone(self._clock(), self._instance_count())
+                    wait_s = self._take_alone(held)
                     break
                 is_asked = True
                 await asyncio.wait([held.asking or self._ask(held)])
@@ -131,6 +137,10 @@ class RedisRateLimiter:
             held.waiting -= 1
         self._publish(_REDIS if is_asked else _LOCAL)
         return wait_s
+
+    def _take_alone(self, held: _Held) -> float:
+        lost_at_s = self._lost_at_s if self._client.is_away else None
+        return held.take_alone(self._clock(), lost_at_s, self._instance_count())
 
     def _of(self, user: str, rate: Rate, now_s: float) -> _Held:
         name = _name(user, rate)
@@ -154,12 +164,12 @@ class RedisRateLimiter:
         if held.look is not None:
             held.look.cancel()
         held.want_nothing()
-        return self._ask(held) if held.has_to_ask and held.asking is None else None
+        return self._ask(held) if held.has_to_ask(self._clock()) and held.asking is None else None
 
     def _ask(self, held: _Held) -> asyncio.Future[Any]:
-        ask = held.ask(self._clock(), self._instance_count())
+        ask = held.ask(self._clock(), self._instance_count(), self._outage)
         rate, number = held.rate, next(self._numbers)
-        what = (ask.spend, ask.want, ask.held, ask.give, ask.owed)
+        what = (ask.spend, ask.want, ask.ahead, ask.held, ask.give, ask.owed + ask.away, ask.keep)
         keys, per_us = (bucket_key(held.name[0], rate),), int(rate.per_s * 1_000_000)
         asking = self._client.submit_script(
             EXCHANGE, keys, self._instance_id, number, rate.amount, per_us, _LEASE_US, *what
@@ -185,12 +195,25 @@ class RedisRateLimiter:
 
     def _look(self, held: _Held) -> None:
         held.look = None
-        if held.has_to_ask and held.asking is None and self._held.get(held.name) is held:
+        if held.has_to_ask(self._clock()) and held.asking is None and self._held.get(held.name) is held:
             self._ask(held)
 
-    def _tell_what_is_owed(self) -> None:
+    def _redis_is_away(self) -> None:
+        """What others owe from an outage before, or from before this instance began, may not have been told yet."""
+        now_s = self._lost_at_s = self._clock()
+        since_s = now_s if now_s >= self._outage.settled_at_s else self._outage.since_s
+        if not self._client.has_answered:
+            since_s = -math.inf
+        self._outage = Outage(since_s=since_s, until_s=math.inf)
+
+    def _redis_is_back(self) -> None:
+        """Every bucket is told what was spent without it."""
+        now_s = self._clock()
+        if self._outage.until_s == math.inf:
+            self._outage = replace(self._outage, until_s=now_s)
         for held in self._held.values():
-            if held.owed and held.asking is None:
+            held.ask_again(now_s)
+            if held.owes(now_s) and held.asking is None:
                 self._ask(held)
 
 

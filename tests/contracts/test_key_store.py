@@ -364,6 +364,23 @@ async def test_a_record_that_is_not_understood_lets_nobody_in(in_redis, record):
         await one.find("aaaaaaaaaaaa")
 
 
+async def test_a_key_that_somebody_has_deleted_by_hand_works_for_a_minute_at_most(in_redis):
+    """Nothing tells of it: the version is what it was."""
+    one, _ = in_redis
+    await one.add(PLAIN)
+    await one.revoke("another", 1_500.0)
+    await one.find(PLAIN.key_id)
+    await one._client.submit("HDEL", redis_keys.KEYS, PLAIN.key_id)
+    one.clock.advance(redis_keys.REREAD_S - 1.0)
+    one._confirm(None, one.clock())
+    assert await one.find(PLAIN.key_id) == PLAIN
+
+    one.clock.advance(1.0)
+    one._confirm(None, one.clock())
+
+    assert await one.find(PLAIN.key_id) is None
+
+
 async def test_keys_that_are_gone_from_redis_are_gone(in_redis):
     """It was emptied, and nothing was said."""
     one, other = in_redis

@@ -198,6 +198,29 @@ async def test_no_more_than_so_many_buckets_are_kept():
     assert len(subject.limiter._buckets) == 3
 
 
+async def test_a_crowd_of_addresses_does_not_make_a_key_forgotten():
+    """Nor give its user a day's requests once more."""
+    subject = InMemory(max_buckets=3)
+    daily = Caller(user="daily", tier="standard", rate=Rate(amount=2, per_s=86_400.0))
+    assert (await waits_s(subject, 3, daily))[:2] == [0.0, 0.0]
+    for number in range(100):
+        await subject.limiter.spend(Caller(user=f"address:{number}", tier="standard"))
+
+    assert await wait_s(subject, daily) > 0
+
+
+async def test_of_too_many_those_go_first_that_are_full_again():
+    """Though another was used longer ago."""
+    subject = InMemory(max_buckets=3)
+    daily = Caller(user="daily", tier="standard", rate=Rate(amount=2, per_s=86_400.0))
+    await waits_s(subject, 2, daily)
+    for number in range(40):
+        await subject.limiter.spend(Caller(user=str(number), tier="standard"))
+        await subject.advance(TOKEN_S)
+
+    assert await wait_s(subject, daily) > 0
+
+
 async def test_a_bucket_that_is_full_again_is_forgotten():
     """However many there may be."""
     subject = InMemory()

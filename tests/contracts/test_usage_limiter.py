@@ -246,6 +246,29 @@ def test_a_day_ends_at_midnight_for_what_is_in_memory():
     asyncio.run(limiter.reserve(RICH, use(usd=1.0)))
 
 
+def test_a_crowd_of_addresses_does_not_make_a_budget_forgotten():
+    """It is a day's, however many come."""
+    limiter = in_memory(max_users=10)
+    asyncio.run(limiter.reserve(RICH, use(usd=1.0)))
+    for number in range(100):
+        asyncio.run(limiter.reserve(Caller(user=f"address:{number}", tier="standard"), use(1)))
+
+    asyncio.run(refused(limiter, RICH, use(usd=1.0)))
+
+
+def test_nor_do_keys_that_have_spent_nothing_today():
+    """They go first, and memory stays bounded."""
+    clock = FakeClock()
+    limiter = MemoryUsageLimiter(tiers=TIERS, clock=clock, unix_now=lambda: 1000.5 * DAY_S, max_users=10)
+    asyncio.run(limiter.reserve(RICH, use(usd=1.0)))
+    for number in range(100):
+        clock.advance(10.0)
+        limiter.settle(asyncio.run(limiter.reserve(Caller(user=str(number), tier="standard"), use(1))), use(1))
+
+    asyncio.run(refused(limiter, RICH, use(usd=1.0)))
+    assert len(limiter._users) <= 10
+
+
 def test_no_more_than_so_many_users_are_kept():
     limiter = in_memory(max_users=10)
     for number in range(100):

@@ -119,6 +119,17 @@ async def test_while_redis_is_away_all_together_admit_no_more_than_the_limit(sim
     assert [statuses.count(200) for statuses in back] == [0, 0, 0]
 
 
+async def test_instances_that_start_without_redis_do_not_each_have_the_limit(simulator, own_redis):
+    """Each takes itself for one of ten."""
+    own_redis.stop()
+    with fleet(simulator, *[own_redis.url] * 2, WEIR_RATE_ANONYMOUS="50/second") as instances:
+        began_s = time.monotonic()
+        hammer = Hammer(instances, began_s + 2.0)
+        await hammer.run(1)
+
+    assert 0 < len(hammer.admitted) <= 2 * (5 + (time.monotonic() - began_s) * 5)
+
+
 async def test_a_crowd_of_addresses_leaves_each_its_own_limit(simulator, redis_server):
     """And which way a check went is counted."""
     with fleet(simulator, *[redis_server.url] * 2, WEIR_RATE_ANONYMOUS="2/minute") as instances:

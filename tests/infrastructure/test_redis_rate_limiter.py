@@ -1,6 +1,7 @@
 """What instances do with the bucket they share, over a real Redis. The contract is in tests/contracts."""
 
 import asyncio
+import signal
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -9,6 +10,7 @@ from domain.chat import Caller
 from domain.errors import RateLimited
 from domain.events import RateChecked
 from domain.limiting import Rate
+from domain.shares import SETTLE_S
 from infrastructure.redis.rate_limiter import bucket_key
 from tests.limiters import RedisLimiter
 from tests.loops import settle
@@ -133,30 +135,88 @@ async def test_a_client_that_leaves_while_its_check_waits_costs_one_token_at_mos
         assert held_of(one).waiting == 0
 
 
-async def test_without_redis_each_instance_has_its_share(own_redis):
-    """All together no more than the rate, at once and without waiting; with Redis again, what was spent is counted."""
-    async with limiters(own_redis.url, 3) as fleet:
-        await fleet[0].limiter.spend(ANN)
-        own_redis.process.send_signal(19)
-        numbers = await asyncio.gather(*(admitted(one, ANN, 20) for one in fleet))
-        assert 0 < sum(numbers) <= SMALL.amount
-        assert {number <= SMALL.amount // 3 for number in numbers} == {True}
-        own_redis.process.send_signal(18)
-        for one in fleet:
-            await until(lambda one=one: not one.client.is_away)
-            one.clock.advance(1.0)
-            await until(lambda one=one: not held_of(one).owed)
+async def lost(redis, fleet):
+    """Every instance has seen that Redis does not answer."""
+    redis.process.send_signal(signal.SIGSTOP)
+    for one in fleet:
+        await asyncio.gather(one.client.submit("PING"), return_exceptions=True)
+        assert one.client.is_away
 
+
+async def found(redis, fleet):
+    """And that it is back, and has said what it spent."""
+    redis.process.send_signal(signal.SIGCONT)
+    for one in fleet:
+        await until(lambda one=one: not one.client.is_away)
+        await one.told()
+
+
+async def test_without_redis_nobody_has_more_than_its_share_whatever_was_spent_before(own_redis):
+    """Who gave all knows that nothing is left; who has not heard of it has its part, and never the whole."""
+    async with limiters(own_redis.url, 3) as fleet:
+        assert await admitted(fleet[0], ANN, 60) == SMALL.amount
+        await lost(own_redis, fleet)
+
+        assert [await admitted(one, ANN, 60) for one in fleet] == [0, SMALL.amount // 3, SMALL.amount // 3]
+        own_redis.process.send_signal(signal.SIGCONT)
+
+
+async def test_without_redis_each_instance_has_its_share(own_redis):
+    """At once; with Redis again, what was spent is counted."""
+    async with limiters(own_redis.url, 3) as fleet:
+        await lost(own_redis, fleet)
+        numbers = [await admitted(one, ANN, 20) for one in fleet]
+        assert numbers == [SMALL.amount // 3] * 3
+        await found(own_redis, fleet)
         again = [await admitted(one, ANN, 20) for one in fleet]
 
-    assert sum(numbers) + sum(again) + 1 <= SMALL.amount + 1
+    assert sum(numbers) + sum(again) <= SMALL.amount
 
 
-async def test_an_instance_that_began_without_redis_is_one_of_as_many_as_it_knows(own_redis):
-    """Here: alone."""
+async def test_the_first_to_see_that_redis_is_back_leaves_what_others_may_have_spent(own_redis):
+    """Until they have had time to tell it."""
+    async with limiters(own_redis.url, 2) as fleet:
+        await lost(own_redis, fleet)
+        for one in fleet:
+            one.clock.advance(SMALL.per_s)
+        await found(own_redis, fleet[:1])
+        assert await admitted(fleet[0], ANN, 20) == SMALL.amount // 2
+
+        fleet[0].clock.advance(SETTLE_S)
+
+        assert await admitted(fleet[0], ANN, 20) == SMALL.amount // 2
+
+
+async def test_what_was_spent_long_ago_in_an_outage_has_come_back(own_redis):
+    """Who was silent for a window has the whole bucket."""
+    async with limiters(own_redis.url, 1) as [one]:
+        await lost(own_redis, [one])
+        for _ in range(3):
+            one.clock.advance(SMALL.per_s)
+            assert await admitted(one, ANN, 20) == SMALL.amount
+        one.clock.advance(SMALL.per_s)
+        await found(own_redis, [one])
+
+        assert await admitted(one, ANN, 20) == SMALL.amount
+
+
+async def test_an_only_instance_goes_on_with_what_was_left(own_redis):
+    """Nobody else can have spent it."""
+    async with limiters(own_redis.url, 1) as [one]:
+        assert await admitted(one, ANN, 4) == 4
+        await lost(own_redis, [one])
+
+        assert await admitted(one, ANN, 20) == SMALL.amount - 4
+        own_redis.process.send_signal(signal.SIGCONT)
+
+
+async def test_an_instance_that_began_without_redis_takes_itself_for_one_of_several(own_redis):
+    """It never has the whole limit, however often it is started again."""
     own_redis.stop()
     async with limiters(own_redis.url, 1) as [one]:
-        assert await admitted(one, ANN, 30) == SMALL.amount
+        one.instance_count = 10
+
+        assert await admitted(one, ANN, 30) == SMALL.amount // 10
 
 
 async def test_of_a_million_addresses_little_is_kept(redis_server):
