@@ -9,7 +9,7 @@ from domain.chat import WHOLE_REASONS, ChatRequest, Chunk
 from domain.errors import AnswerFailed, Cancelled, Internal
 from domain.events import DefectFound, GenerationSealed, Publish, TokensSpent
 from domain.failover import Failover
-from domain.generation import Generation, Record, Sealed, StaleEpoch, State
+from domain.generation import Generation, Opened, Record, Sealed, StaleEpoch, State
 from domain.ports import GenerationLog, Lease, Recording, ResponseCache
 from domain.progress import Progress
 from domain.selection import Route
@@ -200,12 +200,23 @@ class Leaders:
 
     async def _repeat(self, lease: Lease) -> Sealed | None:
         """Write what is stored, if anything is, but for its end, which is returned."""
+        stored = await self._stored(lease.generation.opened)
+        if stored is None:
+            return None
+        for record in stored.generation.records[1:-1]:
+            await self._log.append(lease, record)
+        return stored.generation.sealed
+
+    async def _stored(self, opened: Opened) -> Recording | None:
+        """The answer in the first cache that has it; one that cannot say is told as a defect, and has none."""
         for cache in self._caches:
-            stored = await cache.get(lease.generation.opened.fingerprint)
+            try:
+                stored = await cache.get(opened.fingerprint)
+            except Exception as defect:  # noqa: BLE001  # whatever it is, the question can be answered
+                self._publish(DefectFound(thread_id=opened.thread_id, error=defect))
+                continue
             if stored is not None:
-                for record in stored.generation.records[1:-1]:
-                    await self._log.append(lease, record)
-                return stored.generation.sealed
+                return stored
         return None
 
     async def _produce(self, lease: Lease, task: Task, progress: Progress) -> Sealed:

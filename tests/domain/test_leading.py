@@ -14,6 +14,7 @@ from domain.leading import LOOK_S, Task
 from domain.progress import Progress
 from domain.tracking import Tracker
 from infrastructure.memory.generation_log import MemoryGenerationLog
+from infrastructure.memory.response_cache import MemoryResponseCache
 from tests.domain.service import ANN, GRACE_S, QUESTION, STOP, WHOLE, Service, read
 from tests.loops import settle
 
@@ -424,3 +425,24 @@ def test_progress_counts_from_its_making():
     sealed = progress.sealed(State.DONE)
 
     assert (sealed.ttft_s, sealed.duration_s, sealed.chunk_count) == (2.0, 6.0, 2)
+
+
+class Unreadable(MemoryResponseCache):
+    """A cache that has a defect."""
+
+    async def get(self, fingerprint):
+        raise ZeroDivisionError(f"of the cache, at {fingerprint}")
+
+
+async def test_a_defect_in_a_cache_is_told_and_costs_nobody_the_answer():
+    """What cannot be looked up can be asked for."""
+    service = Service()
+    kept = {"max_entries": 1, "max_bytes": 1000, "ttl_s": 60.0}
+    unreadable = Unreadable(**kept, purges=service.purges, unix_now=service.loop.time)
+    service.leaders._caches = (unreadable, service.l1)
+
+    _, sealed = await service.asked()
+
+    assert sealed.state is State.DONE
+    assert [found.thread_id for found in service.events.of(DefectFound)] == ["t"]
+    assert await service.is_at_rest()
