@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,10 @@ from domain.tracking import Trace
 
 LOOK_S = 0.5
 """Whether a generation is read elsewhere is not asked more often."""
+
+
+_LEAVING_S, _LOOK_S = 1.0, 0.01
+"""Who ends waits so long for readers whose clients have left, and looks so often."""
 
 
 def _unsettled(_: Sealed | None) -> None:
@@ -105,12 +110,20 @@ class Leaders:
 
         What nobody reads here, and another process can go on with, is left to whoever reads it there: unsealed.
         """
+        await self._readers_have_left()
         running = dict(self._running)
         for generation_id, (generation, _) in running.items():
             if not generation.reader_count:
                 self._unread.add(generation_id)
             self.stop(generation_id, "This instance is shutting down.")
         await asyncio.gather(*(task for _, task in running.values()), return_exceptions=True)
+
+    async def _readers_have_left(self) -> None:
+        """Those whose clients have left in the last moment have noticed, or have had the time to."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVING_S):
+                while any(generation.reader_count for generation, _ in self._running.values()):  # noqa: ASYNC110  # rare, and at the end
+                    await asyncio.sleep(_LOOK_S)
 
     def _begin_grace(self, generation: Generation, at_least_s: float = 0.0) -> None:
         """Stop the generation after the grace period, counted from now, unless somebody reads it by then."""

@@ -74,7 +74,7 @@ async def test_who_reads_elsewhere_loses_nothing_when_an_instance_is_stopped(sim
             await asyncio.to_thread(one.stop)
             followed = await following
 
-    assert followed.events[-1].type == "complete"
+    assert followed.events[-1].type == "complete", followed.events[-1].data
     assert [chunk.json["chunk_index"] for chunk in of_type(followed.events, "chunk")] == [
         *range(1, 62)
     ]  # the last says why it ended
