@@ -20,7 +20,7 @@ LOOK_S = 0.5
 """Whether a generation is read elsewhere is not asked more often."""
 
 
-_LEAVING_S, _LOOK_S = 1.0, 0.01
+_LEAVING_S, _LEAVING_LOOK_S = 1.0, 0.01
 """Who ends waits so long for readers whose clients have left, and looks so often."""
 
 
@@ -122,8 +122,8 @@ class Leaders:
         """Those whose clients have left in the last moment have noticed, or have had the time to."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVING_S):
-                while any(generation.reader_count for generation, _ in self._running.values()):  # noqa: ASYNC110  # rare, and at the end
-                    await asyncio.sleep(_LOOK_S)
+                while any(each.reader_count for each, _ in self._running.values()):  # noqa: ASYNC110  # at the end only
+                    await asyncio.sleep(_LEAVING_LOOK_S)
 
     def _begin_grace(self, generation: Generation, at_least_s: float = 0.0) -> None:
         """Stop the generation after the grace period, counted from now, unless somebody reads it by then."""

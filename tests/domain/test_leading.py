@@ -286,6 +286,27 @@ async def test_closing_ends_every_generation_even_one_that_has_not_begun(turns):
     assert await service.is_at_rest()
 
 
+class GoesOnElsewhere(MemoryGenerationLog):
+    """Another process goes on with what this one leaves."""
+
+    async def can_go_on_elsewhere(self, generation):
+        return True
+
+
+@pytest.mark.parametrize("left_after_s", [0.0, 0.5])
+async def test_what_others_go_on_with_is_left_to_them_though_its_reader_here_notices_late(left_after_s):
+    """Its client has gone already, or the server would not end."""
+    service = Service(endless(), log_kind=GoesOnElsewhere)
+    answer = await service.ask()
+    await settle()
+    asyncio.get_running_loop().call_later(left_after_s, answer.close)
+
+    await service.leaders.close()
+
+    assert answer.generation.sealed is None
+    assert not service.leaders.is_leading(answer.generation)
+
+
 async def test_stopping_a_stream_that_has_not_begun_seals_it():
     """Its asker was quicker than its leader."""
     service = Service(endless())
