@@ -290,7 +290,7 @@ class GoesOnElsewhere(MemoryGenerationLog):
     """Another process goes on with what this one leaves."""
 
     async def can_go_on_elsewhere(self, generation):
-        return True
+        return generation.sealed is None
 
 
 @pytest.mark.parametrize("left_after_s", [0.0, 0.5])
