@@ -166,6 +166,8 @@ class RedisClient:
 
     def _count_together(self) -> int:
         """How many of those that wait leave together."""
+        if len(self._waiting) <= 1:
+            return len(self._waiting)
         size_bytes = count = 0
         for command, _ in self._waiting[:MAX_BATCH]:
             size_bytes += _size_bytes(command)
@@ -299,8 +301,12 @@ class RedisClient:
 
 
 def _size_bytes(command: tuple[Any, ...]) -> int:
-    """About what it takes on its way."""
-    return sum(len(part) for part in command if isinstance(part, bytes | str))
+    """About what it takes on its way. It is asked of each command: a generator would take as long as packing it."""
+    size_bytes = 0
+    for part in command:
+        if type(part) is bytes or type(part) is str:
+            size_bytes += len(part)
+    return size_bytes
 
 
 def _takes_nothing(answer: Exception) -> bool:
