@@ -42,7 +42,8 @@ class Edge:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        client: Any = scope["client"]
+        host, port = scope["client"] or ("", 0)
+        client = (host, int(port))  # Granian gives it as text
         self._connections.began(client)
         try:
             await self._exchange(scope, receive, send)

@@ -325,3 +325,14 @@ async def test_the_service_is_as_before(client, path):
     answered = await client.ask(path)
 
     assert (answered.status, text(answered.events) != "") == (200, True)
+
+
+@pytest.mark.parametrize("path", [STREAM, CHAT])
+async def test_an_answer_may_last_longer_than_a_connection_may_be_idle(simulator, path):
+    """On a connection that is asked on again and again, too."""
+    simulator.behave("openai", tokens=20, gap_s=0.25)
+    with serving(simulator, WEIR_HEADER_TIMEOUT_S="1") as service:
+        async with connected(service.url) as client:
+            answers = [await client.ask(path, f"long {number}?") for number in range(2)]
+
+    assert all(text(answer.events).count(" ") == 19 for answer in answers)
