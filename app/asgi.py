@@ -32,4 +32,5 @@ def application() -> ASGIApp:
     sys.setswitchinterval(_SWITCH_S)
     gc.set_threshold(*_COLLECTOR_THRESHOLDS)
     container = container_for(*read_configuration(os.environ))
-    return create_app(container, at_sigterm(container.http_policy().bodies.drain))
+    drained = (container.http_policy().bodies, container.connections())
+    return create_app(container, at_sigterm(*(part.drain for part in drained)))

@@ -36,6 +36,9 @@ closing a connection goes wrong; so the connections stop before.
 _LOOKS = 8
 """In the time that a connection may be idle it is looked at so often, if that is not more than once a second."""
 
+_SOONEST_S = 0.25
+"""No look is sooner after another, if there is room."""
+
 _SLICE = 50
 _SLICE_PAUSE_S = 0.005
 """So many files are looked at in one go, a few tenths of a millisecond, and then others have their turn."""
@@ -96,6 +99,15 @@ class Connections:
         """Connections are watched, until `close`."""
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
+    def drain(self) -> None:
+        """The process is about to end: idle ones are closed soon. Granian would wait for their clients to do so.
+
+        It closes the socket that it listens on next, by which what it has accepted is known: that is looked up now.
+        """
+        for _ in self._files.connections():
+            pass
+        self._idle_s = 0.0
+
     async def close(self) -> None:
         """They are watched no longer."""
         if self._watching is not None:
@@ -105,7 +117,7 @@ class Connections:
     async def _watch(self) -> None:
         while True:
             is_crowded = await self._look()
-            await asyncio.sleep(_SLICE_PAUSE_S if is_crowded else min(self._idle_s / _LOOKS, 1.0))
+            await asyncio.sleep(_SLICE_PAUSE_S if is_crowded else min(max(self._idle_s / _LOOKS, _SOONEST_S), 1.0))
 
     async def _look(self) -> bool:
         """All connections have been looked at, a few at a time, and those closed that have to be; whether many are."""

@@ -9,15 +9,16 @@ from typing import Any
 from litestar import Litestar
 
 
-def at_sigterm(drain: Callable[[], None]) -> Callable[[Litestar], AbstractAsyncContextManager[Any]]:
-    """A lifespan during which SIGTERM calls `drain` first.
+def at_sigterm(*drains: Callable[[], None]) -> Callable[[Litestar], AbstractAsyncContextManager[Any]]:
+    """A lifespan during which SIGTERM calls all `drains` first.
 
     There is one handler for a signal, and SIGTERM's was the server's own. It has the same one for SIGINT, which is
     raised then.
     """
 
     def end() -> None:
-        drain()
+        for drain in drains:
+            drain()
         signal.raise_signal(signal.SIGINT)
 
     @asynccontextmanager

@@ -16,6 +16,9 @@ _ROOM_BODIES = 8
 _SHARE = 4
 """A user may have this part of the room."""
 
+DRAIN_S = 1.0
+"""A body that comes right behind its headers is here by then: who has asked just before the end is answered."""
+
 
 class Bodies:
     """Reads bodies of up to `max_bytes`, each within `timeout_s` from the first look at it.
@@ -63,7 +66,10 @@ class Bodies:
         return Body(self, receive, user)
 
     def drain(self) -> None:
-        """The process is about to end: what has not come whole is not waited for."""
+        """The process is about to end: what has not come whole in `DRAIN_S` is not waited for."""
+        asyncio.get_running_loop().call_later(DRAIN_S, self._end)
+
+    def _end(self) -> None:
         self._is_draining = True
         while self._oldest_first:
             self._refuse(next(iter(self._oldest_first)), Draining())

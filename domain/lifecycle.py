@@ -196,7 +196,7 @@ class Lifecycle:
                 quotas = self._spending.quotas(caller)
                 slot = await self._taken_anew(caller, thread_id, present)
                 opened, cache = generation.opened, CacheStatus.COALESCED
-                if caller.user == opened.user and (not is_given or thread_id == opened.thread_id):
+                if _is_its_asker(opened, caller, thread_id if is_given else None):
                     thread_id, cache = opened.thread_id, _led(generation)
                 answer = Answer(
                     generation=generation,
@@ -414,6 +414,11 @@ class Lifecycle:
                 duration_s=self._clock() - began_s,
             )
         )
+
+
+def _is_its_asker(opened: Opened, caller: Caller, given_thread_id: str | None) -> bool:
+    """Whether the caller comes back to what it asked itself, in the same thread if it names one."""
+    return caller.user == opened.user and given_thread_id in {None, opened.thread_id}
 
 
 def _led(generation: Generation) -> CacheStatus:

@@ -107,6 +107,19 @@ def test_a_connection_on_which_something_is_asked_stays(connect):
     assert not watched(asking)
 
 
+def test_when_the_process_is_to_end_idle_connections_are_closed_soon(connect):
+    """Those that are asked on stay."""
+
+    async def draining(connections):
+        idle, busy = connect(), connect()
+        connections.began(busy.client)
+        connections.drain()
+        await asyncio.sleep(3.0)
+        return idle.is_open, busy.is_open
+
+    assert watched(draining) == (False, True)
+
+
 def test_a_client_that_is_still_reading_its_answer_is_not_idle(connect):
     """The exchange is over when all has been given to the system; the client may need longer."""
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.errors import BodiesTakeAllMemory, Draining, RequestTimeout, TooManyBodies
-from app.reading import Bodies
+from app.reading import DRAIN_S, Bodies
 from domain.errors import RequestTooLarge
 from tests.loops import run, settle
 
@@ -130,10 +130,12 @@ def test_a_process_that_is_about_to_end_waits_for_no_body():
         await whole.send(10, is_last=True)
         coming = await sender(room, "bob", 10)
         room.drain()
-        await settle()
+        late = await sender(room, "dan")
+        await late.send(5, is_last=True)
+        await asyncio.sleep(DRAIN_S)
         after = await sender(room, "cy")
         await settle()
-        assert await whole.let_in() == 10
+        assert (await whole.let_in(), await late.let_in()) == (10, 5)
         return coming.refusal, after.refusal, room.held_bytes
 
     assert run(ending()) == (Draining, Draining, 0)
