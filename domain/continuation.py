@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from math import ceil
 
 from domain.chat import REMARKS, ChatRequest, Chunk, Json, Message
 from domain.generation import Record
 from domain.prefilled import says_enough
 from domain.repeats import anchor
 from domain.selection import Prefill, Route
+from domain.tokens import estimated_tokens
 
 _THOUGHTS = "reasoning_content"
 _LENGTHS = ("max_tokens", "max_completion_tokens")
@@ -59,12 +59,12 @@ def prefill_for(text: str, route: Route) -> Prefill:
 def continued(request: ChatRequest, text: str, prefill: Prefill, used_tokens: int) -> ChatRequest:
     """What asks a route with that `prefill` for what comes behind `text`; `request` itself when there is none yet.
 
-    A limit of tokens is what `used_tokens` have left of it, and what it takes to repeat the end.
+    A limit of tokens is what `used_tokens` have left of it, and what it takes at most to repeat the end.
     """
     if not text.strip():
         return request
     again = anchor(text) if prefill is Prefill.NONE else ""
-    options = _shortened(request.options, used_tokens - ceil(used_tokens * len(again) / len(text)))
+    options = _shortened(request.options, used_tokens - estimated_tokens(again))
     return replace(request, messages=_messages(request.messages, text, prefill), options=options)
 
 

@@ -101,10 +101,10 @@ def test_a_route_that_takes_no_beginning_is_asked_in_words():
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_a_limit_of_tokens_is_what_is_left_of_it(name):
-    """Never nothing; what is repeated does not count."""
+    """Never nothing; what is repeated does not count, and has room enough."""
     request = replace(ASKED, options={name: 100, "temperature": 0})
 
     assert continued(request, BEGUN, Prefill.ASSISTANT, 11).options == {name: 89, "temperature": 0}
     assert continued(request, BEGUN, Prefill.ASSISTANT, 200).options[name] == 1
-    assert continued(request, BEGUN, Prefill.NONE, 11).options[name] == 100
+    assert continued(request, BEGUN, Prefill.NONE, 11).options[name] == 104
     assert continued(request, BEGUN * 4, Prefill.NONE, 44).options[name] in range(56 + 11, 56 + 22)
