@@ -25,12 +25,12 @@ class RedisInstance:
     `begun` is set whenever it has begun to hear of what happens.
     """
 
-    def __init__(self, url, name, unix_now=time.time):
+    def __init__(self, url, name, unix_now=time.time, linger_s=0.001):
         self.name = name
         self.events = RememberedEvents()
         publish = self.events.publish
         redises = connect(url)
-        self.client = RedisClient(redises.commands, linger_s=0.001, publish=publish)
+        self.client = RedisClient(redises.commands, linger_s=linger_s, publish=publish)
         self.subscriptions = Subscriptions(redises.subscribe, publish)
         self.fleet_events = FleetEvents(self.subscriptions)
         self.begun = asyncio.Event()

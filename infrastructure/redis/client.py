@@ -1,6 +1,7 @@
 """One Redis client for the process: what is asked for together leaves together, and a dead server is not waited for."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1
@@ -82,6 +83,9 @@ Batch = Sequence[tuple[tuple[Any, ...], asyncio.Future[Any]]]
 class RedisClient:
     """Runs commands. While a batch is under way the next one gathers, for at most `linger_s` seconds.
 
+    What can linger leaves with others, or `linger_s` after the last batch has: so many batches a second, however many
+    streams there are.
+
     After a failure the server counts as away: commands are refused at once until it answers again. So does one that has
     become a replica: connections are made anew, and find who leads now. Of a cluster, part can be away.
     """
@@ -92,7 +96,8 @@ class RedisClient:
         self._publish = publish
         self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._due_s = 0.0
+        self._due_s = self._left_s = -math.inf
+        self._is_urgent = False
         self._sending: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
         self._scripts: dict[str, str] = {}
@@ -103,7 +108,7 @@ class RedisClient:
         self.on_loss: list[Callable[[], None]] = []
         self.on_return: list[Callable[[], None]] = []
 
-    def submit(self, *command: Any) -> asyncio.Future[Any]:
+    def submit(self, *command: Any, can_linger: bool = False) -> asyncio.Future[Any]:
         """The server's answer to come.
 
         It fails with RedisAway when the server has not answered in time, or is known not to; with a RedisError when it
@@ -115,18 +120,21 @@ class RedisClient:
             future.set_exception(RedisAway())
             return future
         self._waiting.append((command, future))
-        if len(self._waiting) == 1:
-            self._send_soon(loop)
+        if can_linger:
+            if len(self._waiting) == 1:
+                self._send_at(self._left_s + self._linger_s, loop)
+        elif not self._is_urgent:
+            self._is_urgent = True
+            self._send_at(loop.time() + self._linger_s if self._sending else -math.inf, loop)
         return future
 
-    def _send_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Send what is submitted in this turn; while a batch is under way, what is until that is answered."""
-        if not self._sending:
+    def _send_at(self, due_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Send what waits by then; in this turn, if that is now."""
+        self._due_s = due_s if len(self._waiting) == 1 else min(due_s, self._due_s)
+        if due_s <= loop.time():
             loop.call_soon(self._send_waiting)
-            return
-        self._due_s = loop.time() + self._linger_s
-        if self._timer is None:
-            self._timer = loop.call_later(self._linger_s, self._send_due)
+        elif self._timer is None:
+            self._timer = loop.call_at(due_s, self._send_due)
 
     def _send_due(self) -> None:
         """Send what has waited for long enough. One timer looks after many batches: most leave before they are due."""
@@ -137,10 +145,12 @@ class RedisClient:
         else:
             self._send_waiting()
 
-    def submit_script(self, script: Script, keys: Sequence[str], *arguments: Any) -> asyncio.Future[Any]:
+    def submit_script(
+        self, script: Script, keys: Sequence[str], *arguments: Any, can_linger: bool = False
+    ) -> asyncio.Future[Any]:
         """As `submit`, for a script, whether or not the server knows it (any more)."""
         self._scripts[script.digest] = script.text
-        return self.submit("EVALSHA", script.digest, len(keys), *keys, *arguments)
+        return self.submit("EVALSHA", script.digest, len(keys), *keys, *arguments, can_linger=can_linger)
 
     def start(self) -> None:
         """Commands can be submitted, until `close`."""
@@ -159,7 +169,9 @@ class RedisClient:
     def _send_waiting(self) -> None:
         count = self._count_together()
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._is_urgent = bool(self._waiting)
         if batch:
+            self._left_s = asyncio.get_running_loop().time()
             task = asyncio.get_running_loop().create_task(self._send(batch))
             self._sending.add(task)
             task.add_done_callback(self._sent)
@@ -178,7 +190,7 @@ class RedisClient:
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
-        if self._waiting and not self._sending:
+        if self._is_urgent and not self._sending:
             self._send_waiting()
 
     async def _send(self, batch: Batch) -> None:

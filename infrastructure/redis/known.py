@@ -20,6 +20,7 @@ class Known:
     `is_alone`: another has gone on without what was told here, or Redis has been away for long: this one is finished in
     memory, for those who read it here.
     `unanswered_count`: so many beats Redis has not answered for it.
+    `has_begun`: those who read it have had a first chunk, or will as soon as Redis has it.
     `has_lapsed`: Redis has lost its lease.
     `is_to_stop`: its leader has been asked to stop it, and may not have heard.
     `wanted_until_s`: so long, by the loop's clock, it waits for Redis if it must not be kept.
@@ -37,6 +38,7 @@ class Known:
     is_dirty: bool = False
     is_apart: bool = False
     is_alone: bool = False
+    has_begun: bool = False
     has_lapsed: bool = False
     unanswered_count: int = 0
     is_to_stop: bool = False

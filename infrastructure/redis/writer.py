@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from domain.chat import Chunk
 from domain.generation import Opened, Record, Sealed, State
 from infrastructure.memory.generations import Generations
 from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
@@ -138,7 +139,9 @@ class Writer:
             known.request if known.has_lapsed or not known.written else b"",
             HOLD_MS if last and last.state is State.DONE else 0,
             *(encoded for _, encoded in records),
+            can_linger=known.has_begun and not last,
         )
+        known.has_begun = known.has_begun or any(type(record) is Chunk for record, _ in records)
         known.writing.add_done_callback(lambda answer: self._written(known, count, pending_count, answer))
 
     def _written(self, known: Known, count: int, pending_count: int, answer: asyncio.Future[Any]) -> None:

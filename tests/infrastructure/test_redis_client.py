@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from infrastructure.redis.client import MAX_BATCH, Script
+from infrastructure.redis.client import MAX_BATCH, RedisAway, Script
 from tests.proxies import Proxy
 from tests.redis_instances import RedisInstance
 
@@ -23,6 +23,55 @@ async def test_what_was_submitted_last_is_done_before_the_connections_are_closed
 
     assert under_way.result()
     assert waiting.result()
+
+
+async def test_what_can_linger_leaves_with_what_cannot(redis_server):
+    """And is done before it, in the same round trip."""
+    client = RedisInstance(redis_server.url, "i", linger_s=60.0).client
+    await client.submit("PING")
+    lingering = [client.submit("INCR", "n", can_linger=True) for _ in range(3)]
+
+    assert await client.submit("GET", "n") == b"3"
+
+    assert [each.result() for each in lingering] == [1, 2, 3]
+    await client.close()
+
+
+async def test_what_can_linger_does_not_when_nothing_has_left_for_long(redis_server):
+    client = RedisInstance(redis_server.url, "i", linger_s=60.0).client
+
+    assert await client.submit("INCR", "n", can_linger=True) == 1
+    await client.close()
+
+
+async def test_what_lingers_alone_leaves_when_it_has_for_long_enough(redis_server):
+    client = RedisInstance(redis_server.url, "i", linger_s=0.02).client
+
+    for turn in range(3):
+        count = turn * (MAX_BATCH + 1)
+        counts = await asyncio.gather(*(client.submit("INCR", "n", can_linger=True) for _ in range(MAX_BATCH + 1)))
+        assert counts == list(range(count + 1, count + MAX_BATCH + 2))
+    await client.close()
+
+
+async def test_after_a_loss_what_is_submitted_leaves_again(redis_server):
+    """Whatever waited when Redis went away, and whether or not it could linger."""
+    proxy = Proxy(redis_server.port)
+    instance = RedisInstance(f"redis://127.0.0.1:{proxy.port}", "i", linger_s=60.0)
+    client, is_back = instance.client, asyncio.Event()
+    client.on_return.append(is_back.set)
+    await client.submit("PING")
+    proxy.cut()
+    lost = [client.submit("INCR", "n")]
+    await asyncio.sleep(0)
+    lost += [client.submit("INCR", "n", can_linger=can_linger) for can_linger in (True, False, True)]
+    assert {type(answer) for answer in await asyncio.gather(*lost, return_exceptions=True)} == {RedisAway}
+    proxy.mend()
+    await is_back.wait()
+
+    assert await client.submit("INCR", "n")
+    await client.close()
+    proxy.close()
 
 
 async def test_much_at_once_leaves_in_slices_and_is_answered_in_order(redis_server):
