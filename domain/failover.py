@@ -157,7 +157,7 @@ class Failover:
         may_be_empty: bool,
     ) -> None:
         """The answer, or its rest, has come from `route`, at its first attempt or a later one."""
-        came, attempts_left, delays = progress.chunk_count, self._retry.attempts, self._delays()
+        came, attempts_left, delays = progress.chunk_count, self._retry.attempts, None
         while True:
             attempts_left -= 1
             try:
@@ -166,6 +166,7 @@ class Failover:
                 )
             except (ProviderError, CircuitOpen) as failure:
                 was_made = isinstance(failure, ProviderError)
+                delays = delays or self._delays()
                 delay_s = self._wait_before_retry(failure, next(delays), is_last=not others)
                 if progress.chunk_count > came or not attempts_left or delay_s is None:
                     raise
