@@ -7,7 +7,8 @@ domain/splice.py). What was sent is never taken back: what cannot be gone on wit
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 from domain.breaker import circuit_name
 from domain.calls import Call, Calls, Write
@@ -32,9 +33,19 @@ from domain.reactions import Elsewhere, Here, reaction_to
 from domain.retrying import Delays, RetryBudgets, RetryPolicy
 from domain.selection import Prefill, Route
 from domain.splice import Splice
+from domain.values import value
 
 _EARLY_S = 0.002
 """A timer may go off so much early, and who comes before the end of a rest is not let through."""
+
+
+@value
+class _Errand:
+    """What is asked, what has come of it, and where that goes."""
+
+    request: ChatRequest
+    progress: Progress
+    write: Write
 
 
 class Failover:
@@ -81,7 +92,7 @@ class Failover:
         """
         try:
             async with asyncio.timeout(self._total_s) as limit:
-                await self._first_to_answer(request, routes, progress, write)
+                await self._first_to_answer(_Errand(request=request, progress=progress, write=write), routes)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -91,22 +102,18 @@ class Failover:
                 raise StreamInterrupted(f"The answer was not whole after {self._total_s:g} s.") from None
             raise UpstreamTimeout(tuple(progress.attempts)) from None
 
-    async def _first_to_answer(
-        self, request: ChatRequest, routes: Sequence[Route], progress: Progress, write: Write
-    ) -> None:
-        left = list(routes)
+    async def _first_to_answer(self, errand: _Errand, routes: Sequence[Route]) -> None:
+        progress, left = errand.progress, list(routes)
         empty: Route | None = None
-        while left and self._can_go_on(request, progress):
+        while left and self._can_go_on(errand):
             route, *left = left
             is_again, is_rest = route is progress.route, bool(progress.chunks)
             if is_again and not self._budgets.take(route.provider):
                 break
-            await write(self._turn_to(route, progress))
-            may_be_empty = not left or empty is not None or request.choice_count > 1
+            await errand.write(self._turn_to(route, progress))
+            may_be_empty = not left or empty is not None or errand.request.choice_count > 1
             try:
-                return await self._try_route(
-                    request, route, left, progress, write, is_extra=is_again, may_be_empty=may_be_empty
-                )
+                return await self._try_route(errand, route, left, is_extra=is_again, may_be_empty=may_be_empty)
             except AnswerEmpty:
                 empty = progress.route
             except (ProviderError, CircuitOpen) as failure:
@@ -116,18 +123,19 @@ class Failover:
                     left = _for_the_rest(left, failure, progress, is_rest=is_rest)
         if empty is None or progress.chunks:
             raise progress.out_of_routes()
-        return await self._take_empty(empty, progress, write)
+        return await self._take_empty(errand, empty)
 
-    async def _take_empty(self, route: Route, progress: Progress, write: Write) -> None:
+    async def _take_empty(self, errand: _Errand, route: Route) -> None:
         """What `route` had to say was nothing; as nobody else had anything, that is the answer."""
-        await write(self._turn_to(route, progress))
+        await errand.write(self._turn_to(route, errand.progress))
         end = Chunk(finish_reason="stop")
-        progress.came(end)
-        await write(end)
+        errand.progress.came(end)
+        await errand.write(end)
 
-    def _can_go_on(self, request: ChatRequest, progress: Progress) -> bool:
+    def _can_go_on(self, errand: _Errand) -> bool:
         """Whether the answer has not begun, or its rest can be asked for."""
-        return not progress.chunks or (self._continues and can_continue(request, progress.chunks))
+        chunks = errand.progress.chunks
+        return not chunks or (self._continues and can_continue(errand.request, chunks))
 
     def _turn_to(self, route: Route, progress: Progress) -> ProviderChange:
         """Make `route` the one that is asked from here on."""
@@ -146,24 +154,15 @@ class Failover:
         )
 
     async def _try_route(
-        self,
-        request: ChatRequest,
-        route: Route,
-        others: Sequence[Route],
-        progress: Progress,
-        write: Write,
-        *,
-        is_extra: bool,
-        may_be_empty: bool,
+        self, errand: _Errand, route: Route, others: Sequence[Route], *, is_extra: bool, may_be_empty: bool
     ) -> None:
         """The answer, or its rest, has come from `route`, at its first attempt or a later one."""
+        progress = errand.progress
         came, attempts_left, delays = progress.chunk_count, self._retry.attempts, None
         while True:
             attempts_left -= 1
             try:
-                return await self._ask(
-                    request, route, others, progress, write, is_extra=is_extra, may_be_empty=may_be_empty
-                )
+                return await self._ask(errand, route, others, is_extra=is_extra, may_be_empty=may_be_empty)
             except (ProviderError, CircuitOpen) as failure:
                 was_made = isinstance(failure, ProviderError)
                 delays = delays or self._delays()
@@ -173,57 +172,48 @@ class Failover:
                 if was_made and not self._budgets.take(route.provider):
                     raise
                 is_extra = is_extra or was_made
-                await write(_change("retrying", route.provider, route, failure.reason))
+                await errand.write(_change("retrying", route.provider, route, failure.reason))
                 await self._sleep(delay_s)
 
     async def _ask(
-        self,
-        request: ChatRequest,
-        route: Route,
-        others: Sequence[Route],
-        progress: Progress,
-        write: Write,
-        *,
-        is_extra: bool,
-        may_be_empty: bool,
+        self, errand: _Errand, route: Route, others: Sequence[Route], *, is_extra: bool, may_be_empty: bool
     ) -> None:
         """One attempt: for the answer, or for its rest."""
-        if progress.chunks:
-            return await self._ask_for_rest(request, route, progress, write, is_extra=is_extra)
-        call = Call(route=route, request=request, is_extra=is_extra, may_be_empty=may_be_empty)
+        if errand.progress.chunks:
+            return await self._ask_for_rest(errand, route, is_extra=is_extra)
+        call = Call(route=route, request=errand.request, is_extra=is_extra, may_be_empty=may_be_empty)
         if self._hedging is None or not others or not self._breakers.can_try(_circuit(others[0])):
-            return await self._calls.make(call, progress, write)
-        return await self._hedged(self._hedging, call, others[0], progress, write)
+            return await self._make(call, errand)
+        return await self._hedged(self._hedging, call, others[0], errand)
 
-    async def _ask_for_rest(
-        self, request: ChatRequest, route: Route, progress: Progress, write: Write, *, is_extra: bool
-    ) -> None:
+    async def _ask_for_rest(self, errand: _Errand, route: Route, *, is_extra: bool) -> None:
         """One attempt to have the rest; who was given the beginning as a prefix, to no use, is asked in words."""
-        text = progress.text
+        text = errand.progress.text
         prefill = prefill_for(text, route)
         try:
-            call = _call_for_rest(request, route, progress, prefill, is_extra=is_extra)
-            return await self._calls.make(call, progress, write)
+            return await self._make(_call_for_rest(errand, route, prefill, is_extra=is_extra), errand)
         except ProviderError as failure:
             is_asked_in_words = prefill is not Prefill.NONE and reaction_to(failure).here is Here.IN_WORDS
-            if not is_asked_in_words or progress.text != text or not self._budgets.take(route.provider):
+            if not is_asked_in_words or errand.progress.text != text or not self._budgets.take(route.provider):
                 raise
-        in_words = _call_for_rest(request, route, progress, Prefill.NONE, is_extra=True)
-        return await self._calls.make(in_words, progress, write)
+        return await self._make(_call_for_rest(errand, route, Prefill.NONE, is_extra=True), errand)
 
-    async def _hedged(self, hedging: Hedging, call: Call, other: Route, progress: Progress, write: Write) -> None:
+    def _make(self, call: Call, errand: _Errand) -> Coroutine[Any, Any, None]:
+        return self._calls.make(call, errand.progress, errand.write)
+
+    async def _hedged(self, hedging: Hedging, call: Call, other: Route, errand: _Errand) -> None:
         """The answer has come from `call`, or from `other` if that was asked too and was faster."""
 
         async def turn() -> None:
-            left, progress.route = call.route, other
-            self._tell_of_change(left, other, "hedge", progress)
-            await write(_change("failover", left.provider, other, "was slower than it usually is"))
+            left, errand.progress.route = call.route, other
+            self._tell_of_change(left, other, "hedge", errand.progress)
+            await errand.write(_change("failover", left.provider, other, "was slower than it usually is"))
 
         second = Call(route=other, request=call.request, may_be_empty=call.may_be_empty, on_first=turn, is_extra=True)
         await hedging.race(
             call,
             second,
-            make=lambda each: self._calls.make(each, progress, write),
+            make=lambda each: self._make(each, errand),
             may_call_more=lambda: self._budgets.take(call.route.provider),
         )
 
@@ -251,11 +241,11 @@ def _circuit(route: Route) -> str:
     return circuit_name(route.provider, route.model)
 
 
-def _call_for_rest(request: ChatRequest, route: Route, progress: Progress, prefill: Prefill, *, is_extra: bool) -> Call:
-    text, is_prefilled = progress.text, prefill is not Prefill.NONE
+def _call_for_rest(errand: _Errand, route: Route, prefill: Prefill, *, is_extra: bool) -> Call:
+    text, is_prefilled = errand.progress.text, prefill is not Prefill.NONE
     return Call(
         route=route,
-        request=continued(request, text, prefill, progress.used_tokens),
+        request=continued(errand.request, text, prefill, errand.progress.used_tokens),
         splice=Splice(text, is_prefilled=is_prefilled),
         is_prefilled=is_prefilled,
         is_extra=is_extra,
