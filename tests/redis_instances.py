@@ -98,11 +98,12 @@ class RedisInstance:
 
 
 @asynccontextmanager
-async def redis_instances(url, *names, is_beating=False):
+async def redis_instances(url, *names, is_beating=False, linger_s=0.001):
     """Several instances, for the time of the context."""
     async with AsyncExitStack() as stack:
         yield [
-            await stack.enter_async_context(RedisInstance(url, name).running(is_beating=is_beating)) for name in names
+            await stack.enter_async_context(RedisInstance(url, name, linger_s=linger_s).running(is_beating=is_beating))
+            for name in names
         ]
 
 

@@ -6,10 +6,14 @@ They are the redis-server on the PATH, or the one that a wheel brings.
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from perf.redis_server import free_port, redis_executable
+
+_PATIENCE_S = 30.0
+"""What has not come by then never comes."""
 
 
 def ask(port: int, *command: str) -> bytes:
@@ -53,7 +57,8 @@ class RedisServer:
             RuntimeError: it never does.
         """
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
-            for _ in range(200_000):
+            until_s = time.monotonic() + _PATIENCE_S
+            while time.monotonic() < until_s:
                 connection.sendall((" ".join(command) + "\r\n").encode())
                 answer = connection.recv(65536)
                 if condition(answer) if callable(condition) else condition.encode() in answer:

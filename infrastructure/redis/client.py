@@ -83,8 +83,7 @@ Batch = Sequence[tuple[tuple[Any, ...], asyncio.Future[Any]]]
 class RedisClient:
     """Runs commands. While a batch is under way the next one gathers, for at most `linger_s` seconds.
 
-    What can linger leaves with others, or `linger_s` after the last batch has: so many batches a second, however many
-    streams there are.
+    What nobody waits for can `linger`: `on_leaving` submits it when a batch leaves, for others or because it is time.
 
     After a failure the server counts as away: commands are refused at once until it answers again. So does one that has
     become a replica: connections are made anew, and find who leads now. Of a cluster, part can be away.
@@ -96,8 +95,10 @@ class RedisClient:
         self._publish = publish
         self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._due_s = self._left_s = -math.inf
-        self._is_urgent = False
+        self._due_s = 0.0
+        self._left_s = -math.inf
+        self._lingering: asyncio.TimerHandle | None = None
+        self._is_leaving = False
         self._sending: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
         self._scripts: dict[str, str] = {}
@@ -107,8 +108,9 @@ class RedisClient:
         self.has_answered = False
         self.on_loss: list[Callable[[], None]] = []
         self.on_return: list[Callable[[], None]] = []
+        self.on_leaving: list[Callable[[], None]] = []
 
-    def submit(self, *command: Any, can_linger: bool = False) -> asyncio.Future[Any]:
+    def submit(self, *command: Any) -> asyncio.Future[Any]:
         """The server's answer to come.
 
         It fails with RedisAway when the server has not answered in time, or is known not to; with a RedisError when it
@@ -120,21 +122,18 @@ class RedisClient:
             future.set_exception(RedisAway())
             return future
         self._waiting.append((command, future))
-        if can_linger:
-            if len(self._waiting) == 1:
-                self._send_at(self._left_s + self._linger_s, loop)
-        elif not self._is_urgent:
-            self._is_urgent = True
-            self._send_at(loop.time() + self._linger_s if self._sending else -math.inf, loop)
+        if len(self._waiting) == 1 and not self._is_leaving:
+            self._send_soon(loop)
         return future
 
-    def _send_at(self, due_s: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Send what waits by then; in this turn, if that is now."""
-        self._due_s = due_s if len(self._waiting) == 1 else min(due_s, self._due_s)
-        if due_s <= loop.time():
+    def _send_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Send what is submitted in this turn; while a batch is under way, what is until that is answered."""
+        if not self._sending:
             loop.call_soon(self._send_waiting)
-        elif self._timer is None:
-            self._timer = loop.call_at(due_s, self._send_due)
+            return
+        self._due_s = loop.time() + self._linger_s
+        if self._timer is None:
+            self._timer = loop.call_later(self._linger_s, self._send_due)
 
     def _send_due(self) -> None:
         """Send what has waited for long enough. One timer looks after many batches: most leave before they are due."""
@@ -145,31 +144,51 @@ class RedisClient:
         else:
             self._send_waiting()
 
-    def submit_script(
-        self, script: Script, keys: Sequence[str], *arguments: Any, can_linger: bool = False
-    ) -> asyncio.Future[Any]:
+    def linger(self) -> None:
+        """A batch leaves `linger_s` after the last one, in this turn if that was longer ago, or before, with others."""
+        loop = asyncio.get_running_loop()
+        due_s = self._left_s + self._linger_s
+        if due_s <= loop.time():
+            loop.call_soon(self._send_waiting)
+        elif self._lingering is None:
+            self._lingering = loop.call_at(due_s, self._end_linger)
+
+    def _end_linger(self) -> None:
+        """Send what lingers; one timer looks after many batches."""
+        self._lingering = None
+        if asyncio.get_running_loop().time() < self._left_s + self._linger_s:
+            self.linger()
+        else:
+            self._send_waiting()
+
+    def submit_script(self, script: Script, keys: Sequence[str], *arguments: Any) -> asyncio.Future[Any]:
         """As `submit`, for a script, whether or not the server knows it (any more)."""
         self._scripts[script.digest] = script.text
-        return self.submit("EVALSHA", script.digest, len(keys), *keys, *arguments, can_linger=can_linger)
+        return self.submit("EVALSHA", script.digest, len(keys), *keys, *arguments)
 
     def start(self) -> None:
         """Commands can be submitted, until `close`."""
 
     async def close(self) -> None:
-        """Everything that was submitted has ended and all connections are closed."""
+        """Everything that was submitted, or lingers, has ended, and all connections are closed; Redis is away."""
         if self._probing is not None:
             self._probing.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._send_waiting()
         while self._waiting or self._sending:
-            self._send_waiting()
             await asyncio.gather(*self._sending, return_exceptions=True)
+            self._send_waiting()
+        self.is_away = True
         await self._connection.aclose()
 
     def _send_waiting(self) -> None:
+        self._is_leaving = True
+        try:
+            for leaving in self.on_leaving:
+                leaving()
+        finally:
+            self._is_leaving = False
         count = self._count_together()
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
-        self._is_urgent = bool(self._waiting)
         if batch:
             self._left_s = asyncio.get_running_loop().time()
             task = asyncio.get_running_loop().create_task(self._send(batch))
@@ -190,12 +209,16 @@ class RedisClient:
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
-        if self._is_urgent and not self._sending:
+        if self._waiting and not self._sending:
             self._send_waiting()
 
     async def _send(self, batch: Batch) -> None:
         try:
             answers = await self._ask([command for command, _ in batch])
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
         except Exception as failure:  # noqa: BLE001  # whatever it is, nobody may wait for ever
             self._went_away(batch, failure)
             return

@@ -293,8 +293,10 @@ class RedisGenerationLog:
         known = self._roll.get(generation.opened.generation_id)
         if known is None:
             return False
+        self._writer.hurry(known)
         while known.writing:
             await asyncio.wait([known.writing])
+            self._writer.hurry(known)
         return known.is_written and not (known.is_alone or self._client.is_away)
 
     def followed(self) -> Iterator[Known]:

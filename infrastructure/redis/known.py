@@ -15,12 +15,12 @@ class Known:
     """A generation that is led or followed here, its id, and its keys (keys.py), which are asked for with every chunk.
 
     `written`: how many of its records are in Redis; `writing`: the answer to the append that is under way; `pending`:
-    those records that nobody has been told yet.
+    those records that nobody has been told yet, as they will be written.
     `is_apart`: it has a lease of its own, beside the one that answers the same question.
     `is_alone`: another has gone on without what was told here, or Redis has been away for long: this one is finished in
     memory, for those who read it here.
     `unanswered_count`: so many beats Redis has not answered for it.
-    `has_begun`: those who read it have had a first chunk, or will as soon as Redis has it.
+    `has_begun`: those who read it have had a chunk that was written here.
     `has_lapsed`: Redis has lost its lease.
     `is_to_stop`: its leader has been asked to stop it, and may not have heard.
     `wanted_until_s`: so long, by the loop's clock, it waits for Redis if it must not be kept.
@@ -32,7 +32,7 @@ class Known:
     owner: str
     is_led_here: bool
     written: int
-    pending: list[Record] = field(default_factory=list)
+    pending: list[tuple[Record, bytes]] = field(default_factory=list)
     writing: asyncio.Future[Any] | None = None
     is_fetching: bool = False
     is_dirty: bool = False

@@ -6,6 +6,7 @@ what is missing there is written when it is back: one generation after the other
 
 import asyncio
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 from domain.chat import Chunk
@@ -61,11 +62,32 @@ class Writer:
             max_entries=MAX_UNWRITTEN, max_bytes=generations.max_bytes, given_up=self._give_up
         )
         self._backlog: dict[Known, None] = {}
+        self._lingering: dict[Known, None] = {}
+        client.on_leaving.append(self._submit_lingering)
 
     def append(self, known: Known, record: Record) -> None:
         """`record` is on its way."""
-        known.pending.append(record)
-        self._write(known)
+        known.pending.append((record, encode_record(record)))
+        if not known.writing:
+            self._submit_in_time(known)
+
+    def _submit_in_time(self, known: Known) -> None:
+        """Send what is pending: in this turn, a first chunk and an end; else what is with the next batch."""
+        if known.has_begun and type(known.pending[-1][0]) is not Sealed:
+            self._lingering[known] = None
+            self._client.linger()
+        else:
+            asyncio.get_running_loop().call_soon(self.hurry, known)
+
+    def hurry(self, known: Known) -> None:
+        """Nothing of it lingers."""
+        if known.pending and not known.writing:
+            self._submit(known)
+
+    def _submit_lingering(self) -> None:
+        lingering, self._lingering = self._lingering, {}
+        for known in lingering:
+            self.hurry(known)
 
     def make_findable(self, opened: Opened) -> None:
         """Whoever has the stream's id finds the generation, if there is one."""
@@ -109,8 +131,10 @@ class Writer:
             self._backlog.pop(known, None)
 
     def _write(self, known: Known) -> None:
-        if known.pending or known.written < len(known.generation.records):
+        if known.written < len(known.generation.records):
             self._submit(known)
+        elif known.pending:
+            self._submit_in_time(known)
 
     def _submit(self, known: Known) -> None:
         """Send what Redis does not have, or the first slice of it, unless that is being done."""
@@ -123,7 +147,7 @@ class Writer:
         if known.written == 0:
             self.make_findable(generation.opened)
         told = generation.records[known.written :]
-        records = _slice((*told, *known.pending))
+        records = _slice(((record, encode_record(record)) for record in told), known.pending)
         last = records[-1][0] if records and isinstance(records[-1][0], Sealed) else None
         count, pending_count = known.written + len(records), max(0, len(records) - len(told))
         known.writing = self._client.submit_script(
@@ -139,9 +163,7 @@ class Writer:
             known.request if known.has_lapsed or not known.written else b"",
             HOLD_MS if last and last.state is State.DONE else 0,
             *(encoded for _, encoded in records),
-            can_linger=known.has_begun and not last,
         )
-        known.has_begun = known.has_begun or any(type(record) is Chunk for record, _ in records)
         known.writing.add_done_callback(lambda answer: self._written(known, count, pending_count, answer))
 
     def _written(self, known: Known, count: int, pending_count: int, answer: asyncio.Future[Any]) -> None:
@@ -182,8 +204,9 @@ class Writer:
     def _tell(self, known: Known, count: int) -> None:
         """Readers have the first `count` pending records; what is sealed is known no longer once it is written."""
         records, known.pending = known.pending[:count], known.pending[count:]
-        for record in records:
+        for record, _ in records:
             self._generations.append(known.generation, known.generation.epoch, record)
+            known.has_begun = known.has_begun or type(record) is Chunk
         if known.generation.sealed:
             known.settled()
             if known.is_alone or known.is_written:
@@ -209,12 +232,11 @@ class Writer:
         self._roll.remove(known)
 
 
-def _slice(records: Iterable[Record]) -> list[tuple[Record, bytes]]:
-    """The first of them, with their bytes: as many as leave together."""
+def _slice(*records: Iterable[tuple[Record, bytes]]) -> list[tuple[Record, bytes]]:
+    """The first of them: as many as leave together."""
     taken: list[tuple[Record, bytes]] = []
     size_bytes = 0
-    for record in records:
-        encoded = encode_record(record)
+    for record, encoded in chain(*records):
         size_bytes += len(encoded)
         if taken and size_bytes > SLICE_BYTES:
             break

@@ -6,7 +6,7 @@ import pytest
 
 from infrastructure.redis.client import MAX_BATCH, RedisAway, Script
 from tests.proxies import Proxy
-from tests.redis_instances import RedisInstance
+from tests.redis_instances import RedisInstance, until
 
 pytestmark = pytest.mark.anyio
 
@@ -25,53 +25,85 @@ async def test_what_was_submitted_last_is_done_before_the_connections_are_closed
     assert waiting.result()
 
 
-async def test_what_can_linger_leaves_with_what_cannot(redis_server):
-    """And is done before it, in the same round trip."""
+class Patient:
+    """Has something for Redis that nobody waits for. `answers` are those to what it has submitted."""
+
+    def __init__(self, client):
+        self.client, self.count, self.answers = client, 0, []
+        client.on_leaving.append(self._submit)
+
+    def has_more(self, count=1):
+        self.count += count
+        self.client.linger()
+
+    def _submit(self):
+        count, self.count = self.count, 0
+        self.answers += [self.client.submit("INCR", "n") for _ in range(count)]
+
+
+async def test_what_lingers_leaves_with_what_does_not(redis_server):
+    """In the same round trip, and after a minute if there is nothing else."""
     client = RedisInstance(redis_server.url, "i", linger_s=60.0).client
+    patient = Patient(client)
     await client.submit("PING")
-    lingering = [client.submit("INCR", "n", can_linger=True) for _ in range(3)]
+    patient.has_more(3)
+    trips = client._connection.pipeline  # what lingers makes no batch of its own
+    batches = []
+    client._connection.pipeline = lambda transaction: batches.append(trips(transaction)) or batches[-1]
+    await client.submit("PING")
 
-    assert await client.submit("GET", "n") == b"3"
-
-    assert [each.result() for each in lingering] == [1, 2, 3]
+    assert [each.result() for each in patient.answers] == [1, 2, 3]
+    assert len(batches) == 1
     await client.close()
 
 
-async def test_what_can_linger_does_not_when_nothing_has_left_for_long(redis_server):
+async def test_nothing_lingers_when_no_batch_has_left_for_long(redis_server):
     client = RedisInstance(redis_server.url, "i", linger_s=60.0).client
+    patient = Patient(client)
+    patient.has_more()
+    await until(lambda: patient.answers and patient.answers[0].done())
 
-    assert await client.submit("INCR", "n", can_linger=True) == 1
+    assert patient.answers[0].result() == 1
     await client.close()
 
 
-async def test_what_lingers_alone_leaves_when_it_has_for_long_enough(redis_server):
+async def test_what_lingers_leaves_by_itself_in_time_however_much_there_is(redis_server):
     client = RedisInstance(redis_server.url, "i", linger_s=0.02).client
-
-    for turn in range(3):
-        count = turn * (MAX_BATCH + 1)
-        counts = await asyncio.gather(*(client.submit("INCR", "n", can_linger=True) for _ in range(MAX_BATCH + 1)))
-        assert counts == list(range(count + 1, count + MAX_BATCH + 2))
+    patient = Patient(client)
+    for turn in range(1, 4):
+        patient.has_more(MAX_BATCH + 1)
+        await until(lambda: len(patient.answers) == turn * (MAX_BATCH + 1))  # noqa: B023  # it is awaited here
+        assert await patient.answers[-1] == turn * (MAX_BATCH + 1)
     await client.close()
 
 
-async def test_after_a_loss_what_is_submitted_leaves_again(redis_server):
-    """Whatever waited when Redis went away, and whether or not it could linger."""
-    proxy = Proxy(redis_server.port)
-    instance = RedisInstance(f"redis://127.0.0.1:{proxy.port}", "i", linger_s=60.0)
-    client, is_back = instance.client, asyncio.Event()
-    client.on_return.append(is_back.set)
+async def test_what_lingers_at_the_end_is_done_and_what_comes_later_is_refused(redis_server):
+    """Whoever asks after the end is answered: an answer that never came would keep the process from ending."""
+    client = RedisInstance(redis_server.url, "i", linger_s=60.0).client
+    patient = Patient(client)
     await client.submit("PING")
-    proxy.cut()
-    lost = [client.submit("INCR", "n")]
-    await asyncio.sleep(0)
-    lost += [client.submit("INCR", "n", can_linger=can_linger) for can_linger in (True, False, True)]
-    assert {type(answer) for answer in await asyncio.gather(*lost, return_exceptions=True)} == {RedisAway}
-    proxy.mend()
-    await is_back.wait()
-
-    assert await client.submit("INCR", "n")
+    patient.has_more()
     await client.close()
-    proxy.close()
+    assert patient.answers[0].result() == 1
+
+    patient.has_more()
+    client.linger()
+    with pytest.raises(RedisAway):
+        await client.submit("PING")
+    assert redis_server.ask("GET", "n") == b"$1\r\n1\r\n"
+
+
+async def test_who_waits_for_a_batch_that_is_cancelled_is_told(redis_server):
+    """As when the process ends: all its tasks are."""
+    client = RedisInstance(redis_server.url, "i").client
+    answer = client.submit("BLPOP", "nothing", 0)
+    await until(lambda: client._sending)
+    for batch in client._sending:
+        batch.cancel()
+    await asyncio.wait([answer])
+
+    assert answer.cancelled()
+    await client.close()
 
 
 async def test_much_at_once_leaves_in_slices_and_is_answered_in_order(redis_server):

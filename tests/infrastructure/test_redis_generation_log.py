@@ -76,6 +76,75 @@ async def test_a_lease_that_redis_has_lost_is_made_anew_with_the_request(redis_s
         assert (await two.log.claim(opened("other"), QUESTION)).lease is None
 
 
+A_MINUTE_S = 60.0
+
+
+async def begun(instance, name="g"):
+    """A claim whose first chunk has been told: what comes now lingers."""
+    claim = await instance.log.claim(opened(name), QUESTION)
+    await instance.log.append(claim.lease, Chunk("x"))
+    await until(lambda: len(claim.generation.records) > 1)
+    return claim
+
+
+async def test_the_first_chunk_does_not_linger(redis_server):
+    """Nor what came with it, nor when Redis has lost the lease meanwhile."""
+    async with redis_instances(redis_server.url, "one", linger_s=A_MINUTE_S) as [one]:
+        claim = await one.log.claim(opened("g"), QUESTION)
+        await one.client.submit("DEL", lease_key(tag_of(claim.generation.opened)))
+        for chunk in (Chunk("x"), Chunk("y")):
+            await one.log.append(claim.lease, chunk)
+        await until(lambda: claim.generation.records[1:] == [Chunk("x"), Chunk("y")])
+
+
+async def test_the_end_does_not_linger_nor_wait_for_what_does(redis_server):
+    """Nor does who goes on elsewhere."""
+    async with redis_instances(redis_server.url, "one", linger_s=A_MINUTE_S) as [one]:
+        claim = await begun(one)
+        await one.log.append(claim.lease, Chunk("y"))
+        assert len(claim.generation.records) == 2
+        await one.log.append(claim.lease, DONE)
+        assert claim.generation.records[1:] == [Chunk("x"), Chunk("y"), DONE]
+
+        left = await begun(one, "left")
+        await one.log.append(left.lease, Chunk("y"))
+        assert await one.log.can_go_on_elsewhere(left.generation)
+        assert left.generation.records[1:] == [Chunk("x"), Chunk("y")]
+
+
+async def test_a_chunk_that_comes_while_others_are_written_leaves_with_whatever_leaves_next(redis_server):
+    """In one append with all that came."""
+    async with redis_instances(redis_server.url, "one", linger_s=A_MINUTE_S) as [one]:
+        claim = await begun(one)
+        for text in "yz":
+            await one.log.append(claim.lease, Chunk(text))
+        before = claim.generation.records.copy()
+        await one.client.submit("PING")
+
+        assert before == [opened("g"), Chunk("x")]
+        await until(lambda: claim.generation.records == [*before, Chunk("y"), Chunk("z")])
+
+
+async def test_what_redis_misses_does_not_linger(redis_server):
+    """Neither what it lost, in however many slices, nor what stands behind a generation that goes on."""
+    async with redis_instances(redis_server.url, "one", "two", linger_s=A_MINUTE_S) as [one, two]:
+        running = await begun(one, "running")
+        claim = await one.log.claim(replace(opened("long"), fingerprint="another"), QUESTION)
+        for number in range(100):
+            await one.log.append(claim.lease, Chunk(f"{number}" * 1000))
+        assert await one.log.can_go_on_elsewhere(claim.generation)
+        redis_server.flush()
+        await one.log.append(running.lease, Chunk("y"))
+        for name in ("running", "long"):
+            one.log.refresh(one.log._roll.get(name))
+        log = log_key(tag_of(claim.generation.opened), "long")
+        async with asyncio.timeout(5):
+            while await two.client.submit("XLEN", log) < 101:
+                pass
+
+        assert (await two.log.find("long")).records == claim.generation.records
+
+
 async def test_a_claim_says_whether_an_answer_is_stored(redis_server):
     """Who looked before it was stored, and claims the question after, need not ask again; others need not look."""
     async with redis_instances(redis_server.url, "one") as [one]:
