@@ -198,6 +198,8 @@ def _redis_url(text: str) -> str:
     path = parts.path.strip("/").split("/")
     if parts.scheme not in _REDIS_SCHEMES or not all(map(_is_host, hosts)) or parts.fragment:
         raise ValueError("not the address of a Redis")
+    if len(hosts) > 1 and parts.scheme in {"redis", "rediss"}:
+        raise Unacceptable(f"one server is needed; several are {parts.scheme}+sentinel:// or {parts.scheme}+cluster://")
     if parts.scheme.endswith("+sentinel") and not path[0]:
         raise ValueError("no service")
     if (db := path[-1]) and not parts.scheme.endswith("+sentinel") and not db.isdigit():

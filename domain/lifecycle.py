@@ -81,7 +81,7 @@ class _Source:
     turn: Turn | None = None
 
 
-_STOPPED = "Its asker stopped the stream."
+_STOPPED = "The stream was stopped."
 _STOPPED_BY_OPERATOR = "An operator stopped the stream."
 
 

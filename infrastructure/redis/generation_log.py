@@ -182,7 +182,7 @@ class RedisGenerationLog:
             tag = await self._client.submit("GET", stream_key(generation_id))
         except NO_ANSWER as away:
             raise StreamUnavailable from away
-        found = None if tag is None else await self._found(tag.decode(), generation_id)
+        found = None if tag is None else await self._found(tag.decode(errors="replace"), generation_id)
         if found is None and self._client.is_away:
             raise StreamUnavailable
         return found

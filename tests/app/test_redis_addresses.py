@@ -64,6 +64,12 @@ def test_a_url_that_cannot_be_right_is_refused(url):
     assert "sesame" not in problem
 
 
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_several_servers_need_a_form_that_says_what_they_are(scheme):
+    with pytest.raises(ConfigurationError, match=f"several are {scheme}[+]sentinel:// or {scheme}[+]cluster://"):
+        read_settings({"WEIR_REDIS_URL": f"{scheme}://a:1,b:2"})
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [

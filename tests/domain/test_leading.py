@@ -187,7 +187,7 @@ async def test_its_asker_can_stop_a_stream_for_everybody():
 
     assert {transcript[-1].state for transcript in transcripts} == {State.CANCELLED}
     failure = transcripts[0][-1].failure
-    assert (type(failure), str(failure), failure.code) == (Cancelled, "Its asker stopped the stream.", "cancelled")
+    assert (type(failure), str(failure), failure.code) == (Cancelled, "The stream was stopped.", "cancelled")
     assert service.loop.time() == 0.0
     assert await service.is_at_rest()
 

@@ -173,6 +173,14 @@ async def test_a_log_that_cannot_be_read_is_not_found(redis_server, value):
         assert await one.log.find("g") is None
 
 
+async def test_a_stream_that_means_nothing_is_not_found(redis_server):
+    """Its id stands for what nobody has written."""
+    async with redis_instances(redis_server.url, "one") as [one]:
+        await one.client.submit("SET", stream_key("g"), b"\xffgarbage")
+
+        assert await one.log.find("g") is None
+
+
 async def test_whose_answer_it_is_is_known_elsewhere(redis_server):
     """Another scope's stream is refused by whichever instance is asked for it."""
     private = replace(opened("g"), scope="user:a", user="a")
