@@ -1,5 +1,6 @@
 """Granian, set up so that the service's own limits speak first."""
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
+from granian import _granian, _signals
 from granian.constants import Interfaces, Loops
 from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
@@ -91,12 +93,33 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
 
+def _heard_once(loop: asyncio.AbstractEventLoop) -> "_granian.WorkerSignal":
+    """The server's own signal that ends it, set once however many come.
+
+    Who stops a process group ends the worker, and so does the main process then: set twice before it serves, the
+    server's signal would not return.
+    """
+    ending = _granian.WorkerSignal()
+    is_set = False
+
+    def end() -> None:
+        nonlocal is_set
+        if not is_set:
+            is_set = True
+            ending.set()
+
+    for number in _ENDING:
+        loop.add_signal_handler(number, end)
+    return ending
+
+
 def _worker(*arguments: Any) -> None:
     """What a worker does. While it is starting SIGTERM ends it at once, and so does one that came before that.
 
     It was forked with the main process's own handlers, and would take the signal for one to that. Ctrl-C reaches both:
     the main process sees to it.
     """
+    _signals.set_loop_signals = _heard_once
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,29 @@ def test_a_service_that_is_still_starting_ends_at_once():
         _, said = served.communicate(timeout=20)
 
     assert (served.returncode, said) == (0, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_group_that_is_stopped_while_it_waits_for_redis_ends(number):
+    """The worker is told by whoever stops the group, as a terminal does and systemd, and by the main process."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        redis = {"WEIR_REDIS_URL": f"redis://127.0.0.1:{mute.getsockname()[1]}"}
+        with subprocess.Popen(
+            [WEIR, "serve", "--port", "0"],
+            env=os.environ | {"OPENAI_API_KEY": KEY} | redis,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        ) as served:
+            connections = [mute.accept()]
+            while not workers_of(served.pid):
+                connections.append(mute.accept())
+            connections.append(mute.accept())
+            os.killpg(served.pid, number)
+            served.communicate(timeout=20)
+            for each, _ in connections:
+                each.close()
+
+    assert served.returncode == 0
 
 
 @pytest.mark.anyio
