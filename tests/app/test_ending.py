@@ -42,6 +42,7 @@ def test_a_service_that_is_still_starting_ends_at_once():
 def test_a_group_that_is_stopped_while_it_waits_for_redis_ends(number):
     """The worker is told by whoever stops the group, as a terminal does and systemd, and by the main process."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.settimeout(20)
         redis = {"WEIR_REDIS_URL": f"redis://127.0.0.1:{mute.getsockname()[1]}"}
         with subprocess.Popen(
             [WEIR, "serve", "--port", "0"],
@@ -50,13 +51,17 @@ def test_a_group_that_is_stopped_while_it_waits_for_redis_ends(number):
             start_new_session=True,
         ) as served:
             connections = [mute.accept()]
-            while not workers_of(served.pid):
+            try:
+                while not workers_of(served.pid):
+                    connections.append(mute.accept())
                 connections.append(mute.accept())
-            connections.append(mute.accept())
-            os.killpg(served.pid, number)
-            served.communicate(timeout=20)
-            for each, _ in connections:
-                each.close()
+                os.killpg(served.pid, number)
+                served.communicate(timeout=20)
+            finally:
+                if served.poll() is None:
+                    os.killpg(served.pid, signal.SIGKILL)
+                for each, _ in connections:
+                    each.close()
 
     assert served.returncode == 0
 
