@@ -282,6 +282,7 @@ class Container(containers.DeclarativeContainer):
             instance_id=instance_id,
             lease_s=longest_answer_s,
             keep_s=settings.provided.cache.ttl_s,
+            purges=purges,
             publish=publish,
         ),
     )

@@ -8,13 +8,14 @@ import msgspec
 from app.auditing import LIMIT, MAX_LIMIT, POSITION
 from app.bodies import CompletionBody, StreamBody
 from app.errors import STATUSES
+from app.event_ids import EVENT_ID
 from app.headers import SESSION_ID, THREAD_ID
 from app.operating import PurgeBody
 
 Json = dict[str, Any]
 
 _STREAM_ID = "^[0-9A-HJKMNP-TV-Z]{26}$"
-_NUMBER_OF_AN_EVENT = "^[0-9]{1,9}$"
+_EVENT_ID = f"^{EVENT_ID.pattern}$"
 _TEXT: Json = {"type": "string"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _NUMBER: Json = {"type": ["number", "null"]}
@@ -130,13 +131,13 @@ PARAMETERS: dict[str, Json] = {
         "last_event_id",
         "query",
         "As the header Last-Event-ID, which goes before it: for the first connection of an EventSource.",
-        {"type": "string", "pattern": _NUMBER_OF_AN_EVENT},
+        {"type": "string", "pattern": _EVENT_ID},
     ),
     "last_event_id_header": _parameter(
         "Last-Event-ID",
         "header",
-        "The number of the last event that was seen: the stream goes on behind it.",
-        {"type": "string", "pattern": _NUMBER_OF_AN_EVENT},
+        "The id of the last event that was seen, as it came: the stream goes on behind it.",
+        {"type": "string", "pattern": _EVENT_ID},
     ),
     "audit_limit": _parameter(
         "limit",
@@ -232,7 +233,7 @@ _SCHEMAS: dict[str, Json] = {
     ),
     "Event": _object(
         "One event of a stream. Its data is JSON, or `[DONE]` as OpenAI's last.",
-        id=_optional({"type": "string", "pattern": _NUMBER_OF_AN_EVENT}),
+        id=_optional({"type": "string", "pattern": _EVENT_ID}),
         event={"type": "string", "enum": ["status", "chunk", "complete", "error", "message"]},
         data=_TEXT,
     ),

@@ -8,6 +8,7 @@ from litestar.types import Receive, Scope, Send
 
 from app.clients import Client
 from app.errors import ClientGone
+from app.event_ids import with_fork
 from app.headers import RawHeaders, answer_headers
 from domain.answer import Answer
 
@@ -45,6 +46,8 @@ class Whole(Response):
     __slots__ = ("_answer", "_headers", "_length", "_parts")
 
     def __init__(self, answer: Answer, parts: Sequence[bytes], headers: RawHeaders) -> None:
+        if answer.generation.is_fork:
+            parts = [with_fork(part, answer.generation) for part in parts]
         self._answer = answer
         self._parts = parts
         self._length = sum(map(len, parts))

@@ -12,6 +12,7 @@ from litestar.types import Receive, Send
 
 from app.clients import Client
 from app.errors import ClientGone
+from app.event_ids import with_fork
 from app.headers import STREAM_HEADERS, RawHeaders, answer_headers
 from app.responses import Response
 from domain.answer import Answer
@@ -67,6 +68,7 @@ class EventStream(Response):
 
     async def _send_records(self, send: Send) -> None:
         reader, is_sealed, failure = self._answer.reader, False, self._answer.failure
+        generation = self._answer.generation
         if failure is not None:
             body = self._view.encode_failure(failure, reader.position)
             await send({"type": "http.response.body", "body": body, "more_body": False})
@@ -77,7 +79,7 @@ class EventStream(Response):
             is_sealed = bool(records) and type(records[-1]) is Sealed
             if is_sealed:
                 await self._answer.kept()
-            body = self._view.encode(records, number) if records else HEARTBEAT
+            body = with_fork(self._view.encode(records, number), generation) if records else HEARTBEAT
             if body or is_sealed:
                 await send({"type": "http.response.body", "body": body, "more_body": not is_sealed})
             if records:

@@ -124,7 +124,8 @@ class Answer:
     @property
     def has_nothing_left(self) -> bool:
         """Whether the client has seen the end already."""
-        return self.generation.sealed is not None and self.position == len(self.generation.records)
+        is_at_end = self.position == len(self.generation.records)
+        return is_at_end and self.generation.sealed is not None and self.failure is None
 
     def served_whole(self) -> None:
         """The client is sent the rest in one piece, up to the end; the answer is closed."""

@@ -128,6 +128,15 @@ class Sealed:
 
 Record: TypeAlias = Opened | ProviderChange | Chunk | Sealed
 
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The event that a client has seen last: its number, and the fork that it was told in, 0 if in none."""
+
+    number: int
+    fork: int = 0
+
+
 _SEALING = {State.DONE: Move.ANSWERED, State.FAILED: Move.FAILED, State.CANCELLED: Move.STOPPED}
 
 
@@ -135,11 +144,13 @@ class Generation:
     """A log that can be appended to under the newest epoch, and read from any position.
 
     A record's index in `records` is its number for good; the first is `opened`. One that `is_stopping` will not answer
-    anybody else.
+    anybody else. One that `is_fork` has records that no other instance has under their numbers.
     """
 
     __slots__ = (
         "__weakref__",
+        "_fork",
+        "_forked_at",
         "_waiting",
         "epoch",
         "is_stopping",
@@ -160,6 +171,7 @@ class Generation:
         self.size_bytes = RECORD_OVERHEAD_BYTES + (4 * opened.turn.char_count if opened.turn else 0)
         self.reader_count = 0
         self.on_deserted: Callable[[], None] | None = None
+        self._fork = self._forked_at = 0
         self._waiting: dict[asyncio.Future[None], None] = {}
 
     @classmethod
@@ -219,6 +231,20 @@ class Generation:
         self.records.append(record)
         self.size_bytes += RECORD_OVERHEAD_BYTES + (_chunk_bytes(record) if type(record) is Chunk else 0)
         self._wake()
+
+    def fork(self, fork: int, first_number: int) -> None:
+        """From that number on, its records are the instance's own; `fork`, above 0, is told from others' by chance."""
+        if not self._fork:
+            self._fork, self._forked_at = fork, first_number
+
+    @property
+    def is_fork(self) -> bool:
+        """Whether it has gone on, or will, apart from what other instances have under its id."""
+        return self._fork > 0
+
+    def fork_of(self, number: int) -> int:
+        """The fork that the record of that number is in, 0 if it is in none."""
+        return self._fork if number >= self._forked_at else 0
 
     def watch(self) -> asyncio.Future[None]:
         """A future that is done once another record is there."""

@@ -31,7 +31,7 @@ from domain.errors import (
 )
 from domain.events import CacheHit, CacheMiss, Coalesced, Publish, RequestAdmitted, RequestTurnedAway
 from domain.fingerprint import CacheScope, fingerprint, sharing_scope
-from domain.generation import Generation, Opened, Reader
+from domain.generation import Generation, Opened, Reader, Seen
 from domain.leading import Leaders, Task
 from domain.ports import Claim, GenerationLog, Lease, ResponseCache
 from domain.routing import Routing
@@ -82,6 +82,7 @@ class _Source:
 
 
 _STOPPED = "The stream was stopped."
+_FORKED = "What was sent was told by an instance that went on without the others: what there is here would not fit."
 _STOPPED_BY_OPERATOR = "An operator stopped the stream."
 
 
@@ -167,12 +168,12 @@ class Lifecycle:
         stream_id: str,
         caller: Caller,
         thread_id: str,
-        after: int | None,
+        after: Seen | None,
         *,
         is_given: bool = False,
         present: Present = nullcontext,
     ) -> Answer:
-        """The stream of that id, from its start or after the event number `after`.
+        """The stream of that id, from its start or after the event `after`.
 
         `thread_id` is the exchange's, `is_given` whether the client gave it. An asker who comes back without one is
         told as at first; everybody else is told as who follows. It is no new question: nothing is spent or saved.
@@ -190,9 +191,7 @@ class Lifecycle:
             generation = await self._readable(stream_id, caller)
             _check_model(generation.opened.model, caller)
             with closing(Reader(generation)):  # who waits for a slot is a reader already
-                if after is not None and after >= len(generation.records):
-                    await self._log.catch_up(generation, after)
-                failure = self._lost(generation, after)
+                failure = None if after is None else await self._unfit(generation, after)
                 quotas = self._spending.quotas(caller)
                 slot = await self._taken_anew(caller, thread_id, present)
                 opened, cache = generation.opened, CacheStatus.COALESCED
@@ -208,7 +207,7 @@ class Lifecycle:
                     publish=self._publish,
                     clock=self._clock,
                     began_s=began_s,
-                    position=0 if after is None else after + 1,
+                    position=0 if after is None else after.number + 1,
                     is_rejoined=True,
                     failure=failure,
                 )
@@ -218,18 +217,25 @@ class Lifecycle:
         await self._conversations.go_on(opened.turn if opened.user == caller.user and not failure else None, answer)
         return answer
 
-    def _lost(self, generation: Generation, after: int | None) -> StreamInterrupted | None:
-        """What to tell a client that was sent more than there is: its instance may have had more, and have lost it.
+    async def _unfit(self, generation: Generation, after: Seen) -> StreamInterrupted | None:
+        """What to tell a client that what is here does not fit behind what it was sent elsewhere.
+
+        That may have been a fork, or more than there is: its instance may have had more, and have lost it.
 
         Raises:
+            StreamUnavailable: nobody can tell now, or what the client has seen may still come.
             InvalidRequest: nobody was sent that event, for no instance has had more of the stream than this one.
         """
+        if generation.fork_of(after.number) != after.fork:
+            return StreamInterrupted(_FORKED)
+        if after.number >= len(generation.records):
+            await self._log.catch_up(generation, after.number)
         last = len(generation.records) - 1
-        if after is None or after <= last:
+        if after.number <= last:
             return None
         is_all_here = generation.sealed is not None or self._leaders.is_leading(generation)
         if is_all_here and generation.epoch <= 1:
-            reason = f"{after} is beyond the end: the last event of this stream is {last}"
+            reason = f"{after.number} is beyond the end: the last event of this stream is {last}"
             raise InvalidRequest(FieldError("Last-Event-ID", reason))
         return StreamInterrupted("The end of what was sent was lost with its instance: what follows would not fit.")
 

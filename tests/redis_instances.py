@@ -44,6 +44,7 @@ class RedisInstance:
             instance_id=name,
             lease_s=60.0,
             keep_s=TTL_S,
+            purges=self.purges,
             publish=publish,
         )
         self.liveness = Liveness(client=self.client, log=self.log, instance_id=name, publish=publish)

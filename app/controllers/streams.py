@@ -14,6 +14,7 @@ from app.clients import Client
 from app.completion_chunks import CompletionChunks
 from app.crowds import refuse_unread
 from app.dependencies import service_of
+from app.event_ids import seen
 from app.headers import STREAM_HEADERS, answer_headers, listed
 from app.named_events import NamedEvents, replay
 from app.recollection import Recollection
@@ -61,7 +62,7 @@ class StreamController(Controller):
         service = service_of(request.scope)
         caller = await caller_of(request.scope, service)
         _check_form(format)
-        after = _event_number(last_event_id_header or last_event_id)
+        after = seen(last_event_id_header or last_event_id)
         is_given = own_thread_id(request.scope) is not None
         thread_id = thread_id_of(request.scope)
         present = partial(Client, request.receive)
@@ -113,12 +114,3 @@ async def _ask(scope: Scope, receive: Receive, send: Send) -> None:
 def _check_form(form: str | None) -> None:
     if form not in {None, OPENAI_FORM}:
         raise InvalidRequest(FieldError("format", f"{form!r}: {OPENAI_FORM} is the only form that has to be asked for"))
-
-
-def _event_number(text: str | None) -> int | None:
-    """The number that a Last-Event-ID is; nothing when there is none."""
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):  # noqa: PLR2004  # no stream has a billion events
-        raise InvalidRequest(FieldError("Last-Event-ID", f"{text!r}: the number of an event is needed, such as 17"))
-    return int(text)

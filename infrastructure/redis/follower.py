@@ -44,7 +44,14 @@ class Held:
 
 
 class Diverged(ValueError):
-    """The log does not go on from what was told here: Redis has lost it, and another has written it anew."""
+    """The log does not go on from what was told here: Redis has lost it, and another has written it anew.
+
+    `number` is that of the first record that is another.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"record {number} is another")
+        self.number = number
 
 
 class Follower:
@@ -168,8 +175,8 @@ class Follower:
         try:
             entries = [(name, fields[b"r"]) for name, fields in answer.result()]
             self.take_in(known, entries)
-        except Diverged:
-            known.is_alone = True
+        except Diverged as diverged:
+            known.go_alone(diverged.number)
         except NO_RECORD as error:
             self._publish(DefectFound(thread_id=known.generation.opened.thread_id, error=error))
             self.lose(known)

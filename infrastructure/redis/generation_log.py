@@ -13,11 +13,12 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
+from domain.caching import Purges
 from domain.chat import ChatRequest
 from domain.errors import StreamUnavailable
 from domain.events import Publish
 from domain.generation import Generation, Opened, Record, Sealed, StaleEpoch
-from domain.ports import Claim, Lease
+from domain.ports import Claim, Lease, Recording
 from infrastructure.memory.generations import Generations
 from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
 from infrastructure.redis.follower import NO_RECORD, Follower, Held
@@ -57,9 +58,11 @@ class RedisGenerationLog:
         instance_id: str,
         lease_s: float,
         keep_s: float,
+        purges: Purges,
         publish: Publish,
     ) -> None:
         self._client = client
+        self._purges = purges
         self._generations = generations
         self._instance_id = instance_id
         self._lease_ms = int(lease_s * 1000)
@@ -142,7 +145,19 @@ class RedisGenerationLog:
         self._client.submit("DEL", stream_key(generation_id)).add_done_callback(unheard)
         _, held_id, epoch, owner = answer
         generation = await self._follower.join(tag, held_id.decode(), Held(epoch=int(epoch), owner=owner.decode()))
-        return Claim(generation, None) if generation else self._lead(opened, request, written=0)
+        if generation is None:
+            return self._lead(opened, request, written=0)
+        if self._is_purged(generation):
+            self._client.submit_script(RELEASE, keys[:1], held_id).add_done_callback(unheard)
+            return await self._claim(opened, request)
+        return Claim(generation, None)
+
+    def _is_purged(self, generation: Generation) -> bool:
+        """Whether it ended before a purge: its question is held still when it was written late."""
+        sealed = generation.sealed
+        if sealed is None:
+            return False
+        return self._purges.conceal(Recording(generation, generation.opened.created_at_s + sealed.duration_s))
 
     async def append(self, lease: Lease, record: Record) -> None:
         """`record` is on its way to the log, and readers are told of it once it is there; a Sealed one is there now.
@@ -331,7 +346,7 @@ class RedisGenerationLog:
             if not known.is_alone and not is_cut_off:
                 await self._take(known)
             else:
-                known.is_alone = True
+                known.go_alone(len(known.generation.records))
         except NO_ANSWER:
             return
         except NO_RECORD:
@@ -362,4 +377,4 @@ class RedisGenerationLog:
         elif code == HELD:
             known.owner, generation.epoch = more[1].decode(), int(more[0])
         elif code != ENDED:
-            known.is_alone = True
+            known.go_alone(len(generation.records))

@@ -4,10 +4,14 @@ import asyncio
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from secrets import randbelow
 from typing import Any
 
 from domain.generation import Generation, Record
 from infrastructure.redis.keys import followed_key, lease_key, log_key, own_lease_key, tag_of, tail_channel
+
+FORKS = 30
+"""So many forks of one answer are told apart: each instance that goes on by itself may have one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +69,11 @@ class Known:
     def is_written(self) -> bool:
         """Whether Redis has all there is."""
         return not self.pending and self.written == len(self.generation.records)
+
+    def go_alone(self, first_number: int) -> None:
+        """It is finished here, for those who read it here, and not written: from that record on no other has it."""
+        self.is_alone = True
+        self.generation.fork(1 + randbelow(FORKS), first_number)
 
     def part(self) -> None:
         """It has a lease of its own from now on, for another has the question's."""

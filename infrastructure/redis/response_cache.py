@@ -39,7 +39,10 @@ def _forgotten(_: str, __: Recording) -> None:
 
 
 class RedisResponseCache:
-    """Keeps answers for `ttl_s` seconds under their fingerprints. `on_missed` hears of each that Redis was away for."""
+    """Keeps answers for `ttl_s` seconds under their fingerprints. `on_missed` hears of each that Redis was away for.
+
+    A fork is not kept: who comes back to its stream elsewhere would find another answer under its id.
+    """
 
     def __init__(
         self, *, client: RedisClient, ttl_s: float, purges: Purges, publish: Publish, unix_now: Callable[[], float]
@@ -92,7 +95,8 @@ class RedisResponseCache:
     def _submit(self, fingerprint: str, recording: Recording) -> asyncio.Future[Any] | None:
         """What Redis says to it; None: it need not be asked."""
         ttl_ms = int((self._ttl_s - (self._unix_now() - recording.sealed_at_s)) * 1000)
-        if ttl_ms <= 0 or recording.generation.size_bytes > _MAX_BYTES or self._purges.conceal(recording):
+        generation = recording.generation
+        if ttl_ms <= 0 or generation.is_fork or generation.size_bytes > _MAX_BYTES or self._purges.conceal(recording):
             return None
         return self._client.submit("SET", response_key(fingerprint), _value(recording), "PX", ttl_ms)
 

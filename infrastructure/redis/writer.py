@@ -197,7 +197,7 @@ class Writer:
                 self._fenced(known, int(epoch), owner.decode())
                 return
             case _:
-                known.is_alone = True
+                known.go_alone(known.written)
                 self._tell(known, len(known.pending))
         self._write(known)
 

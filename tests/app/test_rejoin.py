@@ -75,6 +75,19 @@ async def test_usage_is_asked_for_in_the_query(client):
 
 
 @FORMS
+@pytest.mark.parametrize("seen", ["03", "0" * 30 + "3", "05000"])
+async def test_who_was_told_by_an_instance_that_went_on_by_itself_is_told_that_nothing_fits(client, path, form, seen):
+    """One error, and what a client can do; the zeros say that it was told there."""
+    stream = await client.ask(path)
+    again = await rejoin(client, stream, seen, form=form)
+
+    assert again.status == 200
+    [error] = again.events
+    told = error.json["error"] if form else error.json
+    assert (told["code"], error.number) == ("stream_interrupted", int(seen) + 1)
+
+
+@FORMS
 async def test_behind_the_end_there_is_nothing_more(client, path, form):
     """204 is what makes an EventSource stop."""
     stream = await client.ask(path)

@@ -9,7 +9,7 @@ import pytest
 from domain.chat import Caller, Chunk
 from domain.errors import AllProvidersDown, Cancelled, Forbidden, Internal, ProviderRejected, ProviderUnavailable
 from domain.events import AnswerServed, AttemptEnded, DefectFound, GenerationSealed, StageTimed
-from domain.generation import Opened, Sealed, State
+from domain.generation import Opened, Sealed, Seen, State
 from domain.leading import LOOK_S, Task
 from domain.progress import Progress
 from domain.tracking import Tracker
@@ -93,7 +93,7 @@ async def test_a_reader_that_comes_back_in_time_keeps_the_generation_going():
     answer.close()
     await asyncio.sleep(GRACE_S - 1.0)
 
-    again = await service.lifecycle.join(answer.stream_id, ANN, "new", 1)
+    again = await service.lifecycle.join(answer.stream_id, ANN, "new", Seen(1))
     await asyncio.sleep(10 * GRACE_S)
     gate.set()
 

@@ -32,7 +32,7 @@ from domain.events import (
     StageTimed,
 )
 from domain.fingerprint import CacheScope, fingerprint
-from domain.generation import Opened, State
+from domain.generation import Opened, Seen, State
 from domain.ports import Claim
 from domain.spending import Spending
 from tests.domain.service import ANN, GRACE_S, LIMIT, ONE_A_MINUTE, QUESTION, STOP, TTL_S, WHOLE, Service, read
@@ -640,7 +640,7 @@ async def test_a_slot_is_free_once_however_often_an_answer_is_closed():
 # Coming back
 
 
-@pytest.mark.parametrize("after", [None, *range(6)])
+@pytest.mark.parametrize("after", [None, *map(Seen, range(6))])
 async def test_a_stream_is_joined_after_any_event_and_nothing_is_lost_or_doubled(after):
     """Last-Event-ID says exactly what was seen."""
     service = Service()
@@ -650,7 +650,7 @@ async def test_a_stream_is_joined_after_any_event_and_nothing_is_lost_or_doubled
 
     again = await service.lifecycle.join(answer.stream_id, ANN, "new", after)
 
-    seen = 0 if after is None else after + 1
+    seen = 0 if after is None else after.number + 1
     assert again.has_nothing_left is (seen == 6)
     if seen < 6:
         assert await read(again) == whole[seen:]
@@ -658,7 +658,7 @@ async def test_a_stream_is_joined_after_any_event_and_nothing_is_lost_or_doubled
     assert await service.is_at_rest()
 
 
-@pytest.mark.parametrize("after", [6, 7, 10**9])
+@pytest.mark.parametrize("after", [Seen(6), Seen(7), Seen(10**9)])
 async def test_an_event_beyond_the_end_cannot_have_been_seen(after):
     """It is another stream's number."""
     service = Service()
@@ -678,7 +678,7 @@ async def test_who_was_sent_what_is_lost_is_not_blamed(is_led_elsewhere):
     answer = await service.ask()
     await settle()
     with pytest.raises(InvalidRequest, match="the last event of this stream is 2"):
-        await service.lifecycle.join(answer.stream_id, ANN, "new", 50)
+        await service.lifecycle.join(answer.stream_id, ANN, "new", Seen(50))
     generation = answer.generation
     if is_led_elsewhere:
         elsewhere = replace(generation.opened, generation_id="elsewhere", fingerprint="another")
@@ -686,7 +686,7 @@ async def test_who_was_sent_what_is_lost_is_not_blamed(is_led_elsewhere):
     else:
         generation.claim()
 
-    again = await service.lifecycle.join(generation.opened.generation_id, ANN, "new", 50)
+    again = await service.lifecycle.join(generation.opened.generation_id, ANN, "new", Seen(50))
     again.close()
 
     assert (again.failure.code, again.position, again.has_nothing_left) == ("stream_interrupted", 51, False)
@@ -695,13 +695,47 @@ async def test_who_was_sent_what_is_lost_is_not_blamed(is_led_elsewhere):
     answer.close()
 
 
+@pytest.mark.parametrize(
+    ("after", "fits"),
+    [
+        (Seen(2), True),
+        (Seen(2, fork=7), False),
+        (Seen(3), False),
+        (Seen(3, fork=6), False),
+        (Seen(3, fork=7), True),
+        (Seen(4, fork=7), True),
+        (Seen(5), False),
+        (Seen(10**6), False),
+        (Seen(10**6, fork=6), False),
+    ],
+)
+async def test_who_was_told_otherwise_is_not_told_the_rest_of_this(after, fits):
+    """An instance that went on by itself has its own records under their numbers, and so has every other."""
+    gate = asyncio.Event()
+    service = Service((Chunk("x"), gate, Chunk("y"), STOP))
+    answer = await service.ask()
+    await settle()
+    answer.generation.fork(7, len(answer.generation.records))
+    answer.generation.fork(8, 0)
+    gate.set()
+    whole = await read(answer)
+
+    again = await service.lifecycle.join(answer.stream_id, ANN, "new", after)
+
+    assert (again.failure and again.failure.code) == (None if fits else "stream_interrupted")
+    assert not again.has_nothing_left
+    assert not fits or await read(again) == whole[after.number + 1 :]
+    again.close()
+    assert await service.is_at_rest()
+
+
 async def test_a_running_stream_can_be_joined_at_its_end():
     """Where it waits for what comes."""
     gate = asyncio.Event()
     service = Service((Chunk("x"), gate, STOP))
     answer = await service.ask()
     await settle()
-    again = await service.lifecycle.join(answer.stream_id, ANN, "new", len(answer.generation.records) - 1)
+    again = await service.lifecycle.join(answer.stream_id, ANN, "new", Seen(len(answer.generation.records) - 1))
     assert not again.has_nothing_left
     gate.set()
 
@@ -847,7 +881,7 @@ async def test_a_stored_answer_can_be_joined_for_as_long_as_it_is_served():
         await service.asked(options={"seed": seed})
     hit = await service.ask()
 
-    joined = await service.lifecycle.join(hit.stream_id, ANN, "new", 3)
+    joined = await service.lifecycle.join(hit.stream_id, ANN, "new", Seen(3))
 
     assert hit.cache is L1
     assert joined.generation is hit.generation

@@ -16,6 +16,7 @@ from domain.errors import (
 )
 from domain.events import DefectFound
 from domain.fingerprint import CacheScope
+from domain.generation import Seen
 from domain.ports import Conversation
 from domain.sessions import LOOK_AGAIN_S
 from tests.domain.service import ANN, GRACE_S, ONE_A_MINUTE, QUESTION, STOP, TTL_S, WHOLE, Service, read
@@ -180,7 +181,7 @@ async def test_who_comes_back_elsewhere_has_the_turn_kept_once():
     await settle()
     for keeping in tuple(service.conversations._keeping):
         keeping.cancel()
-    back = [await service.lifecycle.join(answer.stream_id, ANN, None, 0) for _ in range(2)]
+    back = [await service.lifecycle.join(answer.stream_id, ANN, None, Seen(0)) for _ in range(2)]
     gate.set()
     for each in back:
         await read(each)

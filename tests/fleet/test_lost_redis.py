@@ -5,15 +5,19 @@ import signal
 
 import pytest
 
-from tests.app.asking import connected
+from infrastructure.simulator.answers import answer_tokens
+from tests.app.asking import STREAM, connected, text
 from tests.fleet.checks import STREAMS, check_shared, check_whole, count_calls, until_whole
-from tests.fleet.readers import reading
+from tests.fleet.readers import question, reading
 from tests.redis_servers import counts
+from tests.serving import ADMIN_KEY
+from tests.sse_parser import Event
 
 pytestmark = pytest.mark.anyio
 TOKENS = 80
 GAP_S = 0.12
 FOLLOWERS = 30
+OPERATOR = {"authorization": f"Bearer {ADMIN_KEY}"}
 
 
 @pytest.fixture
@@ -87,3 +91,88 @@ async def test_one_instance_is_cut_off_from_redis(three, simulator, answers_last
         await asyncio.sleep(4)
         three.proxy.mend()
     await check(simulator, readers, three.instances)
+
+
+def is_in_fork(item):
+    """Whether it is an event whose id says that only one instance has told it."""
+    return isinstance(item, Event) and item.last_event_id != str(item.number)
+
+
+@pytest.mark.parametrize("form", ["", "?format=openai"], ids=["native", "openai"])
+async def test_who_leaves_an_instance_that_went_on_by_itself_is_told_that_nothing_else_fits(three, simulator, form):
+    """What it has seen has other numbers than what the others have, or other words. Where it was told, it goes on."""
+    simulator.behave("openai", tokens=TOKENS, gap_s=GAP_S)
+    query = question()
+    _, one, two = three.instances
+    async with connected(one.url) as first, connected(two.url) as second, first.open(STREAM, query) as leading:
+        await leading.chunks(3)
+        address = f"/v1/streams/{leading.stream_id}{form}"
+        async with second.request("GET", address) as following:
+            three.redis.process.send_signal(signal.SIGSTOP)
+            await following.until(is_in_fork)
+            three.redis.process.send_signal(signal.SIGCONT)
+            await until_whole(one, two)
+            last_id = following.events[-1].last_event_id
+        elsewhere, here, mistaken = await asyncio.gather(
+            first.send("GET", address, headers={"Last-Event-ID": last_id}),
+            second.send("GET", address, headers={"Last-Event-ID": last_id}),
+            second.send("GET", address, headers={"Last-Event-ID": last_id.lstrip("0")}),
+        )
+        await leading.all()
+        later = await first.send("GET", address, headers={"Last-Event-ID": last_id})
+        whole = await second.send("GET", address)
+
+    for unfit in (elsewhere, mistaken, later):
+        [error] = unfit.events
+        assert '"code":"stream_interrupted"' in error.data
+    assert following.events + here.events == whole.events
+    assert text(whole.events) == text(leading.events) == "".join(answer_tokens(query, TOKENS))
+    assert not any(map(is_in_fork, leading.events))
+    assert count_calls(simulator) == 2
+
+
+async def test_what_one_instance_told_by_itself_is_stored_for_it_alone(three, simulator):
+    """Who comes back elsewhere to the stream of a stored answer finds what it was told."""
+    simulator.behave("openai", tokens=40, gap_s=GAP_S)
+    query = question()
+    other, one, two = three.instances
+    async with connected(one.url) as first, connected(two.url) as second, connected(other.url) as third:
+        async with first.open(STREAM, query) as leading, second.open(STREAM, query) as following:
+            three.redis.process.send_signal(signal.SIGSTOP)
+            await following.until(is_in_fork)
+            await asyncio.gather(leading.all(), following.all())
+            three.redis.process.send_signal(signal.SIGCONT)
+        await until_whole(one, two, other)
+        of_one, of_two, of_third = [await client.ask(STREAM, query) for client in (first, second, third)]
+        path, headers = f"/v1/streams/{leading.stream_id}", {"Last-Event-ID": of_two.events[-2].last_event_id}
+        unfit, fit = [await client.send("GET", path, headers=headers) for client in (third, second)]
+
+    assert [stream.headers["x-cache"] for stream in (of_one, of_two, of_third)] == ["l1", "l1", "l2"]
+    for stored, told in ((of_one, leading), (of_two, following), (of_third, leading)):
+        assert [event.last_event_id for event in stored.events] == [event.last_event_id for event in told.events]
+    assert [event.type for event in unfit.events] == ["error"]
+    assert [event.type for event in fit.events] == ["complete"]
+    assert count_calls(simulator) == 2
+
+
+async def test_what_was_purged_while_redis_was_away_is_asked_anew_on_its_return(three, simulator):
+    """By whoever asks first, wherever; the stream can still be read."""
+    simulator.behave("openai", tokens=20, gap_s=0.05)
+    query = question()
+    _, one, two = three.instances
+    async with connected(one.url) as first, connected(two.url) as second:
+        async with first.open(STREAM, query) as leading:
+            await leading.chunks(3)
+            three.redis.process.send_signal(signal.SIGSTOP)
+            await leading.all()
+        purged = await first.send("POST", "/admin/cache/purge", json={}, headers=OPERATOR)
+        three.redis.process.send_signal(signal.SIGCONT)
+        await until_whole(one, two)
+        anew, again = [await client.ask(STREAM, query) for client in (second, first)]
+        old = await second.send("GET", f"/v1/streams/{leading.stream_id}")
+
+    assert purged.json()["is_fleetwide"] is False
+    assert anew.headers["x-cache"] == "miss"
+    assert anew.stream_id == again.stream_id != leading.stream_id
+    assert text(old.events) == text(leading.events)
+    assert count_calls(simulator) == 2

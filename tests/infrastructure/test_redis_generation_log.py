@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from domain.caching import Purge
 from domain.chat import Chunk
 from domain.errors import StreamUnavailable
 from domain.events import StoreFailed
@@ -18,6 +19,7 @@ from infrastructure.redis.scripts import READ
 from infrastructure.redis.wire import encode_record
 from infrastructure.redis.writer import MAX_UNWRITTEN, UNKEPT_MS, UNKEPT_WAIT_S
 from tests.contracts.test_generation_log import QUESTION, opened
+from tests.loops import settle
 from tests.proxies import Proxy
 from tests.redis_instances import TTL_S, redis_instances, until
 from tests.redis_servers import net_output_bytes
@@ -235,6 +237,44 @@ async def test_while_redis_is_away_nobody_can_tell_that_there_is_no_such_stream(
             each.client.is_away = False
         assert await two.log.find("g") is not None
         assert await two.log.find("nobody") is None
+
+
+async def test_what_only_one_instance_has_told_is_a_fork_there(redis_server):
+    """Of who follows, from where it goes on by itself; of a leader that another has replaced, from where that began."""
+    async with redis_instances(redis_server.url, "one", "two", "three") as [one, two, three]:
+        claim = await begun(one)
+        generations = [claim.generation, await two.log.find("g"), await three.log.find("g")]
+        await two.log.take_over(two.log._roll.get("g"), is_cut_off=True)
+        one.client.is_away = True
+        await one.log.append(claim.lease, Chunk("y"))
+        await until(lambda: len(claim.generation.records) == 3)
+        lease = await three.take_over("g")
+        await three.log.append(lease, Chunk("z"))
+        one.client.is_away = False
+        one.log.refresh(one.log._roll.get("g"))
+        await until(lambda: claim.generation.is_fork)
+
+    assert [[each.fork_of(number) > 0 for number in range(4)] for each in generations] == [
+        [False, False, True, True],
+        [False, False, True, True],
+        [False, False, False, False],
+    ]
+
+
+async def test_what_another_has_written_anew_is_a_fork_where_it_was_told_otherwise(redis_server):
+    """Redis has lost the log, and who answers the question now has written another under its id."""
+    async with redis_instances(redis_server.url, "one", "two") as [one, two]:
+        claim = await begun(one)
+        followed, log = await two.log.find("g"), log_key(tag_of(claim.generation.opened), "g")
+        await two.client.submit("DEL", log)
+        for entry, record in enumerate((claim.generation.opened, Chunk("other")), 1):
+            await two.client.submit("XADD", log, f"{entry}-0", "r", encode_record(record))
+        known = two.log._roll.get("g")
+        known.written = 0
+        two.log.refresh(known)
+        await until(lambda: followed.is_fork)
+
+    assert [followed.fork_of(number) > 0 for number in range(3)] == [False, True, True]
 
 
 async def claimed_apart(instance, name):
@@ -514,6 +554,29 @@ async def test_the_requests_of_what_waits_are_counted_too(redis_server):
             await ended(one, f"g{at}", request=large)
 
         assert sum(len(known.request) for known in one.log._roll) <= one.generations.max_bytes
+
+
+async def test_what_was_purged_before_it_could_be_written_is_asked_anew(redis_server):
+    """It is held still, in case it has not been stored yet; what ended after the purge is joined."""
+    async with redis_instances(redis_server.url, "one", "two") as instances:
+        one, two = instances
+        claim = await one.log.claim(replace(opened("g"), created_at_s=1000.0), QUESTION)
+        one.client.is_away = True
+        await one.log.append(claim.lease, replace(DONE, duration_s=24.0))
+        await settle()
+        one.client.is_away = False
+        one.log._catch_up()
+        await until(lambda: not list(one.log._roll))
+
+        for instance in instances:
+            instance.purges.add(Purge(at_s=1023.0))
+        assert (await two.log.claim(opened("joins"), QUESTION)).lease is None
+        for instance in instances:
+            instance.purges.add(Purge(at_s=1024.0))
+        anew = await two.log.claim(opened("anew"), QUESTION)
+        assert anew.lease
+        assert (await one.log.claim(opened("follows"), QUESTION)).generation.opened == opened("anew")
+        assert (await one.log.find("g")) is claim.generation
 
 
 async def test_what_must_not_be_kept_is_told_elsewhere_when_redis_is_back_soon(redis_server):

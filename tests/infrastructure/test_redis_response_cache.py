@@ -43,6 +43,19 @@ async def instance(redis_server, clock):
         yield each
 
 
+async def test_what_only_one_instance_has_told_is_not_put(instance):
+    """Nor later: under its id others have told something else."""
+    fork, missed = recording(), []
+    fork.generation.fork(1, 2)
+    instance.cache.on_missed = lambda *what: missed.append(what)
+    await instance.cache.put("f", fork)
+    instance.client.is_away = True
+    await instance.cache.put("f", fork)
+    instance.client.is_away = False
+
+    assert (await instance.cache.get("f"), missed) == (None, [])
+
+
 @pytest.mark.parametrize("text", ["short", "long " * 1000])
 async def test_what_was_put_is_got_until_its_time_has_passed(instance, clock, text):
     """Compressed or not."""
