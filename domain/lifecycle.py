@@ -311,7 +311,7 @@ class Lifecycle:
             source = await self._lead(ask, model, key, scope, trace)
         if source.cache.spares_a_call:
             trace.close()
-        turn = await self._conversations.begun(source.turn or ask.turn, ask.caller)
+        turn = await self._conversations.begun(source.turn or ask.turn)
         answer = Answer(
             generation=source.generation,
             cache=source.cache,
@@ -368,7 +368,7 @@ class Lifecycle:
             with trace.stage("4"):
                 routes = self._routing.select(model, ask.request)
             if ask.turn is not None:
-                ask = replace(ask, turn=await self._conversations.begun(ask.turn, ask.caller))
+                ask = replace(ask, turn=await self._conversations.begun(ask.turn))
             claim = await self._log.claim(self._opened(ask, key, scope), ask.request)
         except BaseException:
             spent.give_back()

@@ -163,37 +163,36 @@ class Conversation:
 
 
 class SessionStore(Protocol):
-    """Conversations, each its owner's alone, bounded in messages, bytes and time since its last use.
+    """Conversations, bounded in messages, bytes and time since their last use.
 
-    A `session_id` is OWNER/NAME. Those of one owner are bounded in number as well: whoever begins more loses its own.
+    A `session_id` is OWNER/NAME: each is its owner's alone. Those of one owner are bounded in number as well: whoever
+    begins more loses its own.
     One that has had no turn yet lasts for as long as an answer may take.
 
     Contract: tests/contracts/test_session_store.py.
     """
 
-    async def open(self, session_id: str, owner: str) -> Conversation:
+    async def open(self, session_id: str) -> Conversation:
         """The conversation, used now; an empty one if there is none, which has not begun for that.
 
         Raises:
-            UnknownSession: it is somebody else's.
             SessionUnavailable: nobody can tell now.
         """
         ...
 
-    async def begin(self, session_id: str, owner: str) -> str:
+    async def begin(self, session_id: str) -> str:
         """The birth id of the conversation, which begins if there is none; it has been used now.
 
         Raises:
-            UnknownSession: it is somebody else's.
             SessionUnavailable: nobody can tell now.
         """
         ...
 
-    async def read(self, session_id: str, owner: str) -> Conversation:
+    async def read(self, session_id: str) -> Conversation:
         """The conversation, as it was left.
 
         Raises:
-            UnknownSession: there is none, or it is somebody else's.
+            UnknownSession: there is none.
             SessionUnavailable: nobody can tell now.
         """
         ...
@@ -206,11 +205,11 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def forget(self, session_id: str, owner: str) -> None:
-        """The conversation is gone.
+    async def forget(self, session_id: str) -> None:
+        """The conversation is gone, and what was in its place and could not be read.
 
         Raises:
-            UnknownSession: there was none, or it is somebody else's.
+            UnknownSession: there was none.
             SessionUnavailable: nobody can tell now.
         """
         ...

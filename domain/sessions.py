@@ -54,7 +54,7 @@ class Conversations:
             SessionUnavailable: nobody can tell now.
         """
         with _named(session_id):
-            conversation = await self._store.open(_of(caller, session_id), caller.user)
+            conversation = await self._store.open(_of(caller, session_id))
         turn = Turn(
             session_id=conversation.session_id,
             birth_id=conversation.birth_id,
@@ -64,7 +64,7 @@ class Conversations:
         )
         return replace(request, messages=(*conversation.messages, *turn.messages)), turn
 
-    async def begun(self, turn: Turn | None, caller: Caller) -> Turn | None:
+    async def begun(self, turn: Turn | None) -> Turn | None:
         """The turn, if it is one, in a conversation that has begun: it will be answered, and can be kept.
 
         Raises:
@@ -72,7 +72,7 @@ class Conversations:
         """
         if turn is None or turn.birth_id:
             return turn
-        return replace(turn, birth_id=await self._store.begin(turn.session_id, caller.user))
+        return replace(turn, birth_id=await self._store.begin(turn.session_id))
 
     async def go_on(self, turn: Turn | None, answer: Answer) -> None:
         """The turn, if it is one, will be kept before the client is told that `answer` is whole; one that is, is kept.
@@ -98,7 +98,7 @@ class Conversations:
             SessionUnavailable: nobody can tell now.
         """
         with _named(session_id):
-            return await self._store.read(_of(caller, session_id), caller.user)
+            return await self._store.read(_of(caller, session_id))
 
     async def forget(self, session_id: str, caller: Caller) -> None:
         """The caller's conversation is gone; turns under way are not kept.
@@ -108,7 +108,7 @@ class Conversations:
             SessionUnavailable: nobody can tell now.
         """
         with _named(session_id):
-            await self._store.forget(_of(caller, session_id), caller.user)
+            await self._store.forget(_of(caller, session_id))
 
     def keep(self, turn: Turn, generation: Generation) -> asyncio.Task[None]:
         """The turn will be kept when `generation` has answered it whole, whether or not its client waits for that."""

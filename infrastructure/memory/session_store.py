@@ -22,7 +22,6 @@ class _Kept(NamedTuple):
 class _Session:
     """Turns by their ids, the oldest first."""
 
-    owner: str
     birth_id: str
     expires_at_s: float = 0.0
     turns: OrderedDict[str, _Kept] = field(default_factory=OrderedDict)
@@ -65,41 +64,31 @@ class MemorySessionStore:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    async def open(self, session_id: str, owner: str) -> Conversation:
-        """The conversation, used now; an empty one if there is none, which has not begun for that.
-
-        Raises:
-            UnknownSession: it is somebody else's.
-        """
+    async def open(self, session_id: str) -> Conversation:
+        """The conversation, used now; an empty one if there is none, which has not begun for that."""
         self._drop_expired(session_id)
-        if session_id not in self._sessions:
-            return _conversation(session_id, _Session(owner=owner, birth_id=""))
-        session = self._owned(session_id, owner)
+        session = self._sessions.get(session_id)
+        if session is None:
+            return _conversation(session_id, _Session(birth_id=""))
         self._use(session_id, session)
         return _conversation(session_id, session)
 
-    async def begin(self, session_id: str, owner: str) -> str:
-        """The birth id of the conversation, which begins if there is none; it has been used now.
-
-        Raises:
-            UnknownSession: it is somebody else's.
-        """
+    async def begin(self, session_id: str) -> str:
+        """The birth id of the conversation, which begins if there is none; it has been used now."""
         self._drop_expired(session_id)
-        session = self._sessions.setdefault(session_id, _Session(owner=owner, birth_id=uuid4().hex))
-        if session.owner != owner:
-            raise UnknownSession(session_id)
+        session = self._sessions.setdefault(session_id, _Session(birth_id=uuid4().hex))
         self._use(session_id, session)
         if len(self._sessions) > self._max_sessions:
             self._drop_one()
         return session.birth_id
 
-    async def read(self, session_id: str, owner: str) -> Conversation:
+    async def read(self, session_id: str) -> Conversation:
         """The conversation, as it was left.
 
         Raises:
-            UnknownSession: there is none, or it is somebody else's.
+            UnknownSession: there is none.
         """
-        return _conversation(session_id, self._owned(session_id, owner))
+        return _conversation(session_id, self._known(session_id))
 
     async def append(self, turn: Turn) -> None:
         """All messages of the turn are kept, once; the oldest turns go for them."""
@@ -114,19 +103,19 @@ class MemorySessionStore:
             session.drop_oldest()
         self._use(turn.session_id, session)
 
-    async def forget(self, session_id: str, owner: str) -> None:
+    async def forget(self, session_id: str) -> None:
         """The conversation is gone.
 
         Raises:
-            UnknownSession: there was none, or it is somebody else's.
+            UnknownSession: there was none.
         """
-        self._owned(session_id, owner)
+        self._known(session_id)
         del self._sessions[session_id]
 
-    def _owned(self, session_id: str, owner: str) -> _Session:
+    def _known(self, session_id: str) -> _Session:
         self._drop_expired(session_id)
         session = self._sessions.get(session_id)
-        if session is None or session.owner != owner:
+        if session is None:
             raise UnknownSession(session_id)
         return session
 
@@ -138,9 +127,9 @@ class MemorySessionStore:
 
     def _drop_one(self) -> None:
         """Of whoever has most conversations, the one that was used least lately is gone."""
-        counts = Counter(session.owner for session in self._sessions.values())
+        counts = Counter(map(_owner, self._sessions))
         most = max(counts.values())
-        del self._sessions[next(each for each, session in self._sessions.items() if counts[session.owner] == most)]
+        del self._sessions[next(each for each in self._sessions if counts[_owner(each)] == most)]
 
     def _drop_expired(self, session_id: str) -> None:
         """That conversation is gone if its time has passed, and so are those used least lately whose time has."""
@@ -150,6 +139,10 @@ class MemorySessionStore:
             del self._sessions[session_id]
         while self._sessions and next(iter(self._sessions.values())).expires_at_s <= now_s:
             self._sessions.popitem(last=False)
+
+
+def _owner(session_id: str) -> str:
+    return session_id.rpartition("/")[0]
 
 
 def _conversation(session_id: str, session: _Session) -> Conversation:

@@ -5,50 +5,46 @@ from infrastructure.redis.client import Script
 _USED = """
 local function used()
     local is_begun = redis.call('HGET', KEYS[1], 'next') == '0'
-    redis.call('PEXPIRE', KEYS[1], is_begun and ARGV[3] or ARGV[2])
+    redis.call('PEXPIRE', KEYS[1], is_begun and ARGV[2] or ARGV[1])
 end
 """
-"""KEYS session; ARGV …, ttl_ms, ttl_ms of one that has had no turn."""
+"""KEYS session; ARGV ttl_ms, ttl_ms of one that has had no turn."""
 
 OPEN = Script(
     _USED
     + """
-local owner = redis.call('HGET', KEYS[1], 'owner')
-if owner ~= ARGV[1] then return redis.call('EXISTS', KEYS[1]) end
-if ARGV[4] == '1' then used() end
+if redis.call('EXISTS', KEYS[1]) == 0 then return false end
+if ARGV[3] == '1' then used() end
 return {redis.call('PTTL', KEYS[1]), redis.call('HGETALL', KEYS[1])}
 """
 )
-"""KEYS session; ARGV owner, ttl_ms, ttl_ms of one that has had no turn, whether it is used (1) or only read: time left
-and fields; 0: there is none; 1: it is another's.
+"""KEYS session; ARGV ttl_ms, ttl_ms of one that has had no turn, whether it is used (1) or only read: time left and
+fields, if there is one.
 """
 
 BEGIN = Script(
     _USED
     + """
-local held = redis.call('HMGET', KEYS[1], 'owner', 'birth')
-if held[1] ~= ARGV[1] then
-    if redis.call('EXISTS', KEYS[1]) == 1 then return false end
-    redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'birth', ARGV[5], 'version', ARGV[4],
+if redis.call('EXISTS', KEYS[1]) == 0 then
+    redis.call('HSET', KEYS[1], 'birth', ARGV[4], 'version', ARGV[3],
         'first', 0, 'next', 0, 'messages', 0, 'bytes', 0)
-    held[2] = ARGV[5]
 end
 used()
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZADD', KEYS[2], now_ms, KEYS[1])
-redis.call('PEXPIRE', KEYS[2], math.max(ARGV[2], ARGV[3]))
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now_ms - math.max(ARGV[2], ARGV[3]))
-local too_many = redis.call('ZCARD', KEYS[2]) - ARGV[6]
+redis.call('PEXPIRE', KEYS[2], math.max(ARGV[1], ARGV[2]))
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now_ms - math.max(ARGV[1], ARGV[2]))
+local too_many = redis.call('ZCARD', KEYS[2]) - ARGV[5]
 if too_many > 0 then
     for _, oldest in ipairs(redis.call('ZRANGE', KEYS[2], 0, too_many - 1)) do redis.call('DEL', oldest) end
     redis.call('ZREMRANGEBYRANK', KEYS[2], 0, too_many - 1)
 end
-return held[2]
+return redis.call('HGET', KEYS[1], 'birth')
 """
 )
-"""KEYS session, the owner's sessions; ARGV owner, ttl_ms, ttl_ms of one that has had no turn, version, birth of one
-that begins, how many the owner may have: its birth; nothing: it is another's. Sent again, it does nothing twice.
+"""KEYS session, the owner's sessions; ARGV ttl_ms, ttl_ms of one that has had no turn, version, birth of one that
+begins, how many the owner may have: its birth. Sent again, it does nothing twice.
 """
 
 APPEND = Script("""
@@ -85,8 +81,7 @@ It writes nothing before it has read all: what is damaged stays as it was.
 """
 
 FORGET = Script("""
-if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
 redis.call('ZREM', KEYS[2], KEYS[1])
 return redis.call('DEL', KEYS[1])
 """)
-"""KEYS session, the owner's sessions; ARGV owner: 1 if it was there."""
+"""KEYS session, the owner's sessions: 1 if it was there."""

@@ -1,8 +1,8 @@
 """Conversations in Redis, so that the next turn may go to any instance.
 
-A conversation is one hash: `owner` and `version`, which every version has and understands, `birth`, the numbers of its
-first and its next turn, what it has of messages and bytes, and for turn number N `turn:N` (its messages), `count:N`
-(how many), `id:N`; `seen:ID` says that a turn is there. What cannot be read whole is not gone on with.
+A conversation is one hash: `version`, which every version has and understands, `birth`, the numbers of its first and
+its next turn, what it has of messages and bytes, and for turn number N `turn:N` (its messages), `count:N` (how many),
+`id:N`; `seen:ID` says that a turn is there. What cannot be read whole is not gone on with.
 
 Beside them each owner has a sorted set of those that it has begun, by when they were begun or went on last, in the
 same slot: of more than it may have, the first ones go.
@@ -69,41 +69,39 @@ class RedisSessionStore:
         self._unwritten_bytes = 0
         client.on_return.append(self._catch_up)
 
-    async def open(self, session_id: str, owner: str) -> Conversation:
+    async def open(self, session_id: str) -> Conversation:
         """The conversation, used now; an empty one if there is none, which has not begun for that.
 
         Raises:
-            UnknownSession: it is somebody else's.
-            SessionUnavailable: Redis cannot tell now.
+            SessionUnavailable: Redis cannot tell now, or what is there is none.
         """
-        found = await self._found(session_id, owner, is_used=True)
+        found = await self._found(session_id, is_used=True)
         if found is not None:
             return found
         expires_at_s = self._unix_now() + self._begun_ms / 1000
         return Conversation(session_id=session_id, birth_id="", turn_count=0, messages=(), expires_at_s=expires_at_s)
 
-    async def begin(self, session_id: str, owner: str) -> str:
+    async def begin(self, session_id: str) -> str:
         """The birth id of the conversation, which begins if there is none; it has been used now.
 
         Raises:
-            UnknownSession: it is somebody else's.
-            SessionUnavailable: Redis cannot tell now.
+            SessionUnavailable: Redis cannot tell now, or what is there is none.
         """
         birth_id = uuid4().hex
         arguments = (self._ttl_ms, self._begun_ms, VERSION, birth_id, self._max_sessions)
-        begun = await self._run(BEGIN, session_id, owner, *arguments)
+        begun = await self._run(BEGIN, session_id, *arguments)
         if begun is None:
-            raise UnknownSession(session_id)
+            raise SessionUnavailable(_UNREADABLE)
         return str(begun, "ascii", "replace")
 
-    async def read(self, session_id: str, owner: str) -> Conversation:
+    async def read(self, session_id: str) -> Conversation:
         """The conversation, as it was left.
 
         Raises:
-            UnknownSession: there is none, or it is somebody else's.
-            SessionUnavailable: Redis cannot tell now.
+            UnknownSession: there is none.
+            SessionUnavailable: Redis cannot tell now, or what is there is none.
         """
-        found = await self._found(session_id, owner, is_used=False)
+        found = await self._found(session_id, is_used=False)
         if found is None:
             raise UnknownSession(session_id)
         return found
@@ -118,22 +116,20 @@ class RedisSessionStore:
         arguments = (VERSION, turn.birth_id, turn.turn_id, count, text, *limits, turn.place)
         await asyncio.wait([self._write(_Append(turn.session_id, arguments, len(text)))])
 
-    async def forget(self, session_id: str, owner: str) -> None:
-        """The conversation is gone.
+    async def forget(self, session_id: str) -> None:
+        """The conversation is gone, or whatever else was in its place.
 
         Raises:
-            UnknownSession: there was none, or it is somebody else's.
+            UnknownSession: there was none.
             SessionUnavailable: Redis cannot tell now.
         """
-        if not await self._run(FORGET, session_id, owner):
+        if not await self._run(FORGET, session_id):
             raise UnknownSession(session_id)
 
-    async def _found(self, session_id: str, owner: str, *, is_used: bool) -> Conversation | None:
-        found = await self._run(OPEN, session_id, owner, self._ttl_ms, self._begun_ms, int(is_used))
-        if found == 0:
+    async def _found(self, session_id: str, *, is_used: bool) -> Conversation | None:
+        found = await self._run(OPEN, session_id, self._ttl_ms, self._begun_ms, int(is_used))
+        if not found:
             return None
-        if found == 1:
-            raise UnknownSession(session_id)
         left_ms, flat = found
         expires_at_s = self._unix_now() + left_ms / 1000
         try:
@@ -149,7 +145,7 @@ class RedisSessionStore:
             raise SessionUnavailable from away
         except NO_ANSWER as error:
             self._publish(SessionFailed(session_id=session_id, error=error))
-            raise SessionUnavailable from error
+            raise (SessionUnavailable(_UNREADABLE) if "WRONGTYPE" in str(error) else SessionUnavailable()) from error
 
     def _write(self, append: _Append) -> asyncio.Future[Any]:
         sent = self._client.submit_script(APPEND, _keys(append.session_id), *append.arguments)

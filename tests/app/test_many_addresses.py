@@ -45,7 +45,7 @@ class Remembering:
         slot = await self.slots.take(caller.user)
         await self.spending.begin(caller, QUESTION, [B])
         if number % 100 == 0:
-            await self.sessions.begin(f"{caller.user}/s", caller.user)
+            await self.sessions.begin(f"{caller.user}/s")
         slot.release()
 
 

@@ -114,19 +114,19 @@ async def few(request):
         yield subject.store
 
 
-async def begun(store, session_id=S, owner=ANN):
+async def begun(store, session_id=S):
     """The conversation, of which there is one now."""
-    birth_id = await store.begin(session_id, owner)
-    conversation = await store.open(session_id, owner)
+    birth_id = await store.begin(session_id)
+    conversation = await store.open(session_id)
     assert conversation.birth_id == birth_id
     return conversation
 
 
-async def say(store, *names, session_id=S, owner=ANN, size=0):
+async def say(store, *names, session_id=S, size=0):
     """A turn of each name, one after the other; return what is kept then."""
     for name in names:
-        await store.append(turn_in(await begun(store, session_id, owner), turn(name, size), f"id-{name}"))
-    return (await store.read(session_id, owner)).messages
+        await store.append(turn_in(await begun(store, session_id), turn(name, size), f"id-{name}"))
+    return (await store.read(session_id)).messages
 
 
 def turns(names):
@@ -149,37 +149,27 @@ async def test_what_was_opened_does_not_change(store):
 
 
 async def test_sessions_are_kept_apart(store):
-    """By their ids, which may look alike."""
-    for session_id in (f"{ANN}/{name}" for name in ("s", "S", "s:", "s.1")):
+    """By their owners, and by their names, which may look alike."""
+    ids = [f"{owner}/{name}" for owner in (ANN, BOB) for name in ("s", "S", "s:", "s.1")]
+    for session_id in ids:
         await say(store, session_id, session_id=session_id)
-    for session_id in (f"{ANN}/{name}" for name in ("s", "S", "s:", "s.1")):
-        assert (await store.read(session_id, ANN)).messages == turns([session_id])
-
-
-async def test_an_id_belongs_to_the_first_who_used_it(store):
-    """Even before anything is kept under it; for all others it is as if there was none."""
-    opened = await begun(store)
-    for use in (store.open, store.begin, store.read, store.forget):
-        with pytest.raises(UnknownSession):
-            await use(S, BOB)
-    await store.append(turn_in(opened, turn("a")))
-
-    assert (await store.read(S, ANN)).messages == turns("a")
+    for session_id in ids:
+        assert (await store.read(session_id)).messages == turns([session_id])
 
 
 async def test_what_nobody_began_can_neither_be_read_nor_forgotten(store):
     """Nor does opening it begin anything, for anybody: who is refused for another reason has taken nothing."""
     for use in (store.read, store.forget, store.read):
-        opened = await store.open(S, ANN)
+        opened = await store.open(S)
         assert (opened.birth_id, opened.turn_count, opened.messages) == ("", 0, ())
         with pytest.raises(UnknownSession):
-            await use(S, ANN)
-    await begun(store, owner=BOB)
+            await use(S)
+    await begun(store)
 
 
 async def test_what_was_begun_twice_at_once_is_one_conversation(store):
     """Two first questions, neither of which knew of the other."""
-    births = await asyncio.gather(*(store.begin(S, ANN) for _ in range(3)))
+    births = await asyncio.gather(*(store.begin(S) for _ in range(3)))
 
     assert len(set(births)) == 1
     assert births[0]
@@ -187,48 +177,48 @@ async def test_what_was_begun_twice_at_once_is_one_conversation(store):
 
 async def test_a_turn_of_what_has_not_begun_is_not_kept(store):
     """Only what will be answered begins."""
-    await store.append(turn_in(await store.open(S, ANN), turn("a")))
+    await store.append(turn_in(await store.open(S), turn("a")))
 
     with pytest.raises(UnknownSession):
-        await store.read(S, ANN)
+        await store.read(S)
 
 
 async def test_who_begins_too_many_loses_its_own(few):
     """Those that went on least lately; nobody else's."""
     names = [f"{ANN}/{number}" for number in range(6)]
-    await say(few, "b", session_id=f"{BOB}/s", owner=BOB)
+    await say(few, "b", session_id=f"{BOB}/s")
     for name in names[:2]:
         await say(few, "a", session_id=name)
     await say(few, "b", session_id=names[0])
     for name in names[2:]:
         await say(few, "a", session_id=name)
-    left = [name for name in names if (await few.open(name, ANN)).turn_count]
+    left = [name for name in names if (await few.open(name)).turn_count]
 
     assert left == names[-3:]
-    assert (await few.read(f"{BOB}/s", BOB)).messages == turns("b")
+    assert (await few.read(f"{BOB}/s")).messages == turns("b")
 
 
 async def test_a_forgotten_conversation_is_gone(store):
     """And its id free."""
     await say(store, "a")
-    await store.forget(S, ANN)
+    await store.forget(S)
 
     with pytest.raises(UnknownSession):
-        await store.read(S, ANN)
-    assert (await begun(store, owner=BOB)).messages == ()
+        await store.read(S)
+    assert (await begun(store)).messages == ()
 
 
 async def test_a_turn_under_way_does_not_bring_back_what_was_forgotten(store):
     """Not even into a new conversation of the same id and owner."""
     before = await begun(store)
-    await store.forget(S, ANN)
+    await store.forget(S)
     await store.append(turn_in(before, turn("a"), "id-a"))
     with pytest.raises(UnknownSession):
-        await store.read(S, ANN)
+        await store.read(S)
     await begun(store)
     await store.append(turn_in(before, turn("b"), "id-b"))
 
-    assert (await store.read(S, ANN)).messages == ()
+    assert (await store.read(S)).messages == ()
 
 
 async def test_a_turn_is_kept_once_however_often_it_is_appended(store):
@@ -237,7 +227,7 @@ async def test_a_turn_is_kept_once_however_often_it_is_appended(store):
     for _ in range(3):
         await store.append(turn_in(opened, turn("a")))
 
-    assert (await store.read(S, ANN)).messages == turns("a")
+    assert (await store.read(S)).messages == turns("a")
 
 
 async def test_a_turn_that_has_gone_does_not_come_back(store):
@@ -247,14 +237,14 @@ async def test_a_turn_that_has_gone_does_not_come_back(store):
     await say(store, *"bcd")
     await store.append(turn_in(opened, turn("a")))
 
-    assert (await store.read(S, ANN)).messages == turns("bcd")
+    assert (await store.read(S)).messages == turns("bcd")
 
 
 async def test_a_conversation_knows_how_many_turns_it_has_had(store):
     """Those that went among them."""
     await say(store, *"abcde")
 
-    assert (await store.read(S, ANN)).turn_count == 5
+    assert (await store.read(S)).turn_count == 5
 
 
 async def test_turns_of_one_moment_are_all_kept_whole(store):
@@ -263,7 +253,7 @@ async def test_turns_of_one_moment_are_all_kept_whole(store):
     await asyncio.gather(
         *(store.append(turn_in(each, turn(name), name)) for each, name in zip(opened, "abc", strict=True))
     )
-    kept = (await store.read(S, ANN)).messages
+    kept = (await store.read(S)).messages
 
     assert sorted(kept[at]["content"] for at in (0, 2, 4)) == ["a?", "b?", "c?"]
     assert all(kept[at]["content"][0] == kept[at + 1]["content"][0] for at in (0, 2, 4))
@@ -275,7 +265,7 @@ async def test_the_oldest_turns_go_first_by_number_of_messages(store):
     opened = await begun(store)
     await store.append(turn_in(opened, (turn("e")[0], *turn("f"))))
 
-    assert (await store.read(S, ANN)).messages == (*turns("d"), turn("e")[0], *turn("f"))
+    assert (await store.read(S)).messages == (*turns("d"), turn("e")[0], *turn("f"))
 
 
 async def test_the_oldest_turns_go_first_by_bytes(store):
@@ -308,7 +298,7 @@ async def test_text_of_any_language_is_kept_as_it_is(store):
     spoken = ({"role": "user", "content": "Was ist ein Wehr? 堰 \U0001f30a \x00"},)
     await store.append(turn_in(await begun(store), spoken))
 
-    assert (await store.read(S, ANN)).messages == spoken
+    assert (await store.read(S)).messages == spoken
 
 
 STEPS = st.lists(
@@ -343,14 +333,14 @@ async def compare(stores, model, steps, session_id):
             if step == "say":
                 await store.append(turn_in(conversation, spoken, str(number)))
             else:
-                await store.forget(session_id, ANN)
-                await store.begin(session_id, ANN)
+                await store.forget(session_id)
+                await store.begin(session_id)
         if step == "say":
             model.say(spoken)
         else:
             model.turns.clear()
         expected = tuple(message for each in model.turns for message in each)
-        assert [(await store.read(session_id, ANN)).messages for store in stores] == [expected] * 2
+        assert [(await store.read(session_id)).messages for store in stores] == [expected] * 2
 
 
 def test_both_stores_are_what_the_plainest_model_says(redis_server):
@@ -376,16 +366,16 @@ async def test_in_memory_a_conversation_lasts_from_its_last_use():
     """Being read is no use: who looks every day does not keep it for ever."""
     subject = InMemory()
     await say(subject.store, "a")
-    assert (await subject.store.read(S, ANN)).expires_at_s == subject.clock() + 64.0
+    assert (await subject.store.read(S)).expires_at_s == subject.clock() + 64.0
 
     subject.clock.advance(63.5)
     await say(subject.store, "b")
     subject.clock.advance(63.5)
-    assert (await subject.store.read(S, ANN)).messages == turns("ab")
+    assert (await subject.store.read(S)).messages == turns("ab")
     subject.clock.advance(0.5)
 
     with pytest.raises(UnknownSession):
-        await subject.store.read(S, ANN)
+        await subject.store.read(S)
     assert len(subject.store) == 0
 
 
@@ -397,9 +387,9 @@ async def test_in_memory_a_conversation_without_a_turn_lasts_for_an_answer():
     subject.clock.advance(BEGUN_S)
 
     with pytest.raises(UnknownSession):
-        await subject.store.read(S, ANN)
-    assert (await subject.store.open(S, BOB)).turn_count == 0
-    assert (await subject.store.read(f"{ANN}/long", ANN)).messages == turns("a")
+        await subject.store.read(S)
+    assert (await subject.store.open(S)).turn_count == 0
+    assert (await subject.store.read(f"{ANN}/long")).messages == turns("a")
 
 
 async def left_ms(in_redis):
@@ -420,11 +410,11 @@ async def test_in_redis_a_conversation_without_a_turn_lasts_for_an_answer(in_red
 async def test_in_redis_a_conversation_lasts_from_its_last_use(in_redis):
     """Being read is none."""
     await say(in_redis.store, "a")
-    assert 63.0 < (await in_redis.store.read(S, ANN)).expires_at_s - in_redis.clock() <= 64.0
+    assert 63.0 < (await in_redis.store.read(S)).expires_at_s - in_redis.clock() <= 64.0
     conversation = await begun(in_redis.store)
-    for use in (lambda: in_redis.store.open(S, ANN), lambda: in_redis.store.append(turn_in(conversation, turn("b")))):
+    for use in (lambda: in_redis.store.open(S), lambda: in_redis.store.append(turn_in(conversation, turn("b")))):
         await in_redis.client.submit("PEXPIRE", KEY, 10_000)
-        await in_redis.store.read(S, ANN)
+        await in_redis.store.read(S)
         assert await left_ms(in_redis) <= 10_000
         await use()
         assert await left_ms(in_redis) > 60_000
@@ -434,7 +424,7 @@ async def test_in_memory_everybody_s_are_bounded_together():
     """Whoever makes up ids: of whoever has most, the one used least lately goes."""
     subject = InMemory(max_sessions=3)
     for owner, name in ((BOB, "s"), (ANN, "s1"), (ANN, "s2"), (ANN, "s1"), (ANN, "s3"), (ANN, "s4")):
-        await subject.store.begin(f"{owner}/{name}", owner)
+        await subject.store.begin(f"{owner}/{name}")
 
     assert list(subject.store._sessions) == [f"{BOB}/s", f"{ANN}/s3", f"{ANN}/s4"]
 
@@ -447,14 +437,14 @@ async def test_all_of_a_conversation_is_under_one_key(in_redis):
     await say(in_redis.store, *"abcdefgh")
 
     assert sorted(await in_redis.client.submit("KEYS", "*")) == [KEY.encode(), INDEX.encode()]
-    assert await in_redis.client.submit("HLEN", KEY) == 7 + 3 * 4
+    assert await in_redis.client.submit("HLEN", KEY) == 6 + 3 * 4
 
 
 async def test_in_redis_nothing_is_left_of_what_was_forgotten(in_redis):
     """Nor is it in the owner's list."""
     await say(in_redis.store, "a")
     assert await in_redis.client.submit("PTTL", INDEX) > 60_000
-    await in_redis.store.forget(S, ANN)
+    await in_redis.store.forget(S)
 
     assert await in_redis.client.submit("KEYS", "*") == []
 
@@ -467,7 +457,7 @@ async def test_without_redis_nobody_can_tell():
         lone.stop()
         for use in (subject.store.open, subject.store.read, subject.store.forget):
             with pytest.raises(SessionUnavailable, match="reached"):
-                await use(S, ANN)
+                await use(S)
         await subject.store.append(turn_in(conversation, turn("a")))
     lone.close()
 
@@ -486,7 +476,7 @@ async def test_a_turn_that_redis_could_not_take_is_kept_when_it_is_back():
         lone.start()
         await asyncio.wait_for(back.wait(), 10)
 
-        assert (await subject.store.read(S, ANN)).messages == turns("ab")
+        assert (await subject.store.read(S)).messages == turns("ab")
     lone.close()
 
 
@@ -503,7 +493,7 @@ async def test_turns_that_wait_for_redis_take_bounded_memory():
         lone.start()
         await asyncio.wait_for(back.wait(), 10)
 
-        assert (await subject.store.read(S, ANN)).messages == turns("cd")
+        assert (await subject.store.read(S)).messages == turns("cd")
     lone.close()
 
 
@@ -526,12 +516,10 @@ async def check_unreadable(in_redis):
     before = await in_redis.client.submit("HGETALL", KEY)
     for use in (in_redis.store.open, in_redis.store.read):
         with pytest.raises(SessionUnavailable, match="DELETE"):
-            await use(S, ANN)
-        with pytest.raises(UnknownSession):
-            await use(S, BOB)
+            await use(S)
     assert await in_redis.client.submit("HGETALL", KEY) == before
     assert [event.session_id for event in in_redis.events.of(SessionFailed)] == [S] * 2
-    await in_redis.store.forget(S, ANN)
+    await in_redis.store.forget(S)
     assert await say(in_redis.store, "c") == turns("c")
 
 
@@ -572,16 +560,6 @@ async def test_another_version_s_conversation_is_refused(in_redis, field):
     await check_unreadable(in_redis)
 
 
-@pytest.mark.parametrize("change", [("HDEL", KEY, "owner"), ("HSET", KEY, "owner", b"\xff")], ids=["none", "garbage"])
-async def test_a_conversation_without_its_owner_is_nobody_s(in_redis, change):
-    """Nobody is given what may be another's."""
-    await say(in_redis.store, "a")
-    await in_redis.client.submit(*change)
-    for use in (in_redis.store.open, in_redis.store.read, in_redis.store.forget):
-        with pytest.raises(UnknownSession):
-            await use(S, ANN)
-
-
 DAMAGES = [
     ("HDEL", "version"),
     ("HSET", "version", "2"),
@@ -608,14 +586,20 @@ async def test_a_turn_changes_nothing_of_what_was_damaged_during_its_answer(in_r
     assert await in_redis.client.submit("HGETALL", KEY) == before
 
 
-async def test_a_key_that_is_no_conversation_is_told_and_not_touched(in_redis):
-    """Whatever it is, it is not ours to delete."""
+@pytest.mark.parametrize("command", [("SET", "garbage"), ("RPUSH", "garbage"), ("XADD", "*", "r", "garbage")], ids=str)
+async def test_a_key_that_is_no_conversation_is_told_and_not_touched_until_it_is_forgotten(in_redis, command):
+    """Its client can go on under the same id, and need not wait until it is gone by itself."""
     conversation = await begun(in_redis.store)
-    await in_redis.client.submit("SET", KEY, "garbage")
-    for use in (in_redis.store.open, in_redis.store.read, in_redis.store.forget):
-        with pytest.raises(SessionUnavailable):
-            await use(S, ANN)
+    await in_redis.client.submit("DEL", KEY)
+    name, *garbage = command
+    await in_redis.client.submit(name, KEY, *garbage)
+    before = await in_redis.client.submit("DUMP", KEY)
+    for use in (in_redis.store.open, in_redis.store.read, in_redis.store.begin):
+        with pytest.raises(SessionUnavailable, match="DELETE"):
+            await use(S)
     await in_redis.store.append(turn_in(conversation, turn("a")))
-
-    assert await in_redis.client.submit("GET", KEY) == b"garbage"
+    assert await in_redis.client.submit("DUMP", KEY) == before
     assert len(in_redis.events.of(SessionFailed)) == 4
+
+    await in_redis.store.forget(S)
+    assert await say(in_redis.store, "c") == turns("c")

@@ -65,7 +65,7 @@ async def test_the_turn_is_kept_before_the_client_is_told_that_it_is_whole():
         await answer.reader.read(1024.0)
     await answer.kept()
 
-    assert await service.sessions.read("ann/s", "ann")
+    assert await service.sessions.read("ann/s")
     assert (await service.conversations.read("s", ANN)).messages == (ASKED, ANSWERED)
     answer.close()
 
@@ -288,10 +288,10 @@ async def test_what_is_forgotten_during_an_answer_stays_forgotten():
 class Broken:
     """A store that can be opened, and then fails in a way that it must not."""
 
-    async def open(self, session_id, _owner):
+    async def open(self, session_id):
         return Conversation(session_id=session_id, birth_id="", turn_count=0, messages=(), expires_at_s=TTL_S)
 
-    async def begin(self, _session_id, _owner):
+    async def begin(self, _session_id):
         return "b"
 
     async def append(self, turn):
@@ -299,12 +299,12 @@ class Broken:
 
 
 class Away(Broken):
-    async def open(self, _session_id, _owner):
+    async def open(self, _session_id):
         raise SessionUnavailable
 
 
 class GoesAway(Broken):
-    async def begin(self, _session_id, _owner):
+    async def begin(self, _session_id):
         raise SessionUnavailable
 
 

@@ -111,6 +111,7 @@ POISON = {
     "garbage": ("HSET", "turn:0", "garbage"),
     "cut": ("HDEL", "turn:0"),
     "no number": ("HSET", "next", "x"),
+    "not even a hash": ("SET", "garbage"),
 }
 
 
