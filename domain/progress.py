@@ -19,6 +19,9 @@ from domain.generation import Generation, ProviderChange, Sealed, State
 from domain.selection import Route
 from domain.tokens import estimated_tokens
 
+_USD_DIGITS = 12
+"""What comes behind is noise: prices are told in hundredths of a millionth for a token, at the finest."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Share:
@@ -130,7 +133,7 @@ class Progress:
             model=route.model if route else None,
             finish_reason=self.finish_reason,
             usage=total_usage(bookings),
-            cost_usd=sum(booking.cost_usd for booking in bookings) if bookings else None,
+            cost_usd=round(sum(booking.cost_usd for booking in bookings), _USD_DIGITS) if bookings else None,
             chunk_count=self.chunk_count,
             ttft_s=None if self.first_chunk_s is None else self.first_chunk_s - self.began_s,
             duration_s=self.clock() - self.began_s,

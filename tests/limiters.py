@@ -2,9 +2,10 @@
 
 import asyncio
 
-from infrastructure.redis.client import RedisClient, Script
+from infrastructure.redis.client import RedisClient
 from infrastructure.redis.connection import connect
 from infrastructure.redis.rate_limiter import RedisRateLimiter, bucket_key
+from infrastructure.redis.scripting import Script
 from tests.fakes import FakeClock, RememberedEvents
 
 _AGE = Script("""

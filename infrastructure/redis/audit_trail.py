@@ -13,7 +13,8 @@ import msgspec
 from domain.audit import Audited, AuditEntry
 from domain.errors import AuditUnavailable
 from domain.events import AuditEntriesLost, Publish
-from infrastructure.redis.client import NO_ANSWER, RedisAway, RedisClient, Script
+from infrastructure.redis.client import NO_ANSWER, RedisAway, RedisClient
+from infrastructure.redis.scripting import Script
 
 TRAIL = "weir:audit"
 KEPT = 100_000

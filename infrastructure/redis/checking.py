@@ -7,12 +7,18 @@ from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from infrastructure.redis.client import RedisAway
 from infrastructure.redis.connection import connect, is_cluster
-from infrastructure.redis.unfit import NEEDED, OLDEST, why_unfit
+from infrastructure.redis.unfit import NEEDED, OLDEST, chain, why_unfit
 
 _TIMEOUT_S = 2.0
 _KEY = "weir:check"
 _TRY = "redis.call('SET', KEYS[1], 1, 'PX', 1000) return redis.call('INFO', 'server')"
 _FAILURES = (RedisAway, RedisError, RedisClusterException, OSError, asyncio.TimeoutError)
+_SILENT = {
+    "ConnectionRefusedError": "it refuses the connection: nothing listens there",
+    "gaierror": "the name of its host is not known",
+    "ConnectionResetError|closed by server": "it closes the connection: perhaps it speaks TLS alone",
+    "MasterNotFoundError": "its sentinels do not answer, or none of them names a primary for that service",
+}
 _FORBIDDEN = "it does not let our user run scripts and INFO, and write keys that begin with weir:"
 
 
@@ -60,9 +66,17 @@ async def _ask(url: str) -> dict[str, str]:
 
 def _told(failure: Exception, url: str) -> RedisUnfit | RedisUnreachable:
     why = why_unfit(failure)
-    if why is None and any(isinstance(each, ResponseError) for each in (failure, failure.__cause__)):
+    if why is None and any(isinstance(each, ResponseError) for each in chain(failure)):
         why = _FORBIDDEN
-    return RedisUnreachable("it does not answer") if why is None else RedisUnfit(_spelled(why, url))
+    return RedisUnreachable(_why_silent(failure, url)) if why is None else RedisUnfit(_spelled(why, url))
+
+
+def _why_silent(failure: Exception, url: str) -> str:
+    said = " ".join(f"{type(each).__name__}: {each}" for each in chain(failure))
+    for words, sentence in _SILENT.items():
+        if re.search(words, said):
+            return sentence
+    return "it does not answer: perhaps it speaks no TLS" if url.startswith("rediss") else "it does not answer"
 
 
 def _spelled(why: str, url: str) -> str:

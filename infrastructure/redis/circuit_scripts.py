@@ -4,7 +4,7 @@ A provider's keys share its name as their hash tag. One hash has all its models'
 model's name.
 """
 
-from infrastructure.redis.client import Script
+from infrastructure.redis.scripting import Script
 
 CHANGE = Script("""
 local model = ARGV[8] .. ':'

@@ -2,15 +2,15 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from hashlib import sha1
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisClusterException, RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from domain.events import ComponentChanged, Publish, StoreFailed
+from infrastructure.redis.batches import Command
 from infrastructure.redis.patience import BATCH_BYTES
+from infrastructure.redis.scripting import Connection, Script, Scripting
 from infrastructure.redis.unfit import why_unfit
 
 PROBE_S = 0.25
@@ -22,8 +22,6 @@ PAUSE_S = 1.5
 MAX_BATCH = 256
 """Commands that leave together, if they have no more than BATCH_BYTES: of many more than that, the last answer would
 come too late."""
-
-_FULL = ("READONLY", "OOM command not allowed", "MISCONF")
 
 PROBE = (("PING",), ("SET", "weir:probe", 1, "PX", 1000))
 """What is asked of a server that is away: one that takes nothing is no use. In a cluster the first asks every node."""
@@ -41,43 +39,7 @@ NO_ANSWER = (RedisAway, RedisError, RedisClusterException)
 """What a command that was submitted can fail with."""
 
 
-class Pipeline(Protocol):
-    """What is needed of the library's pipelines, alone and in a cluster."""
-
-    def execute_command(self, *args: Any) -> Any:
-        """Add a command."""
-        ...
-
-    def execute(self, raise_on_error: bool = True) -> Awaitable[list[Any]]:  # noqa: FBT001, FBT002  # the library's
-        """Send what was added."""
-        ...
-
-
-class Connection(Protocol):
-    """What is needed of the library's clients, alone, behind sentinels and in a cluster."""
-
-    def pipeline(self, transaction: bool = True) -> Pipeline:  # noqa: FBT001, FBT002  # the library's
-        """An empty pipeline."""
-        ...
-
-    def aclose(self) -> Awaitable[None]:
-        """Close all connections."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua script, whose keys all are in one slot. The server knows it by its digest."""
-
-    text: str
-    digest: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        digest = sha1(self.text.encode()).hexdigest()  # noqa: S324  # the server's choice
-        object.__setattr__(self, "digest", digest)
-
-
-Batch = Sequence[tuple[tuple[Any, ...], asyncio.Future[Any]]]
+Batch = Sequence[tuple[Command, asyncio.Future[Any]]]
 
 
 class RedisClient:
@@ -91,9 +53,10 @@ class RedisClient:
 
     def __init__(self, connection: Connection, *, linger_s: float, publish: Publish) -> None:
         self._connection = connection
+        self._scripting = Scripting(connection)
         self._linger_s = linger_s
         self._publish = publish
-        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = 0.0
         self._left_s = -math.inf
@@ -101,8 +64,6 @@ class RedisClient:
         self._is_leaving = False
         self._sending: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
-        self._scripts: dict[str, str] = {}
-        self._loaded: set[str] = set()
         self._reason: str | None = None
         self.is_away = False
         self.has_answered = False
@@ -163,8 +124,7 @@ class RedisClient:
 
     def submit_script(self, script: Script, keys: Sequence[str], *arguments: Any) -> asyncio.Future[Any]:
         """As `submit`, for a script, whether or not the server knows it (any more)."""
-        self._scripts[script.digest] = script.text
-        return self.submit("EVALSHA", script.digest, len(keys), *keys, *arguments)
+        return self.submit(*self._scripting.command(script, keys, arguments))
 
     def start(self) -> None:
         """Commands can be submitted, until `close`."""
@@ -234,48 +194,18 @@ class RedisClient:
             else:
                 future.set_result(answer)
 
-    async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         """The answers; a failure says nothing of the server when this process was stopped meanwhile."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         try:
-            return await self._execute(commands)
+            answers = await self._scripting.run(commands)
         except _FAILURES:
             if loop.time() - began_s < PAUSE_S:
                 raise
-        return await self._execute(commands)
-
-    async def _execute(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The answers to `commands`, which are done in their order, in one round trip.
-
-        Scripts that the server has forgotten are done in one more, behind the rest.
-
-        Raises:
-            ReadOnlyError: the server takes nothing: it is a replica (by now), or is full.
-        """
-        pipeline = self._connection.pipeline(transaction=False)
-        unknown = {command[1] for command in commands if command[0] == "EVALSHA"} - self._loaded
-        for command in map(self._spelled_out, commands) if unknown else commands:
-            pipeline.execute_command(*command)
-        answers = await pipeline.execute(raise_on_error=False)
-        errors = [at for at, answer in enumerate(answers) if isinstance(answer, Exception)]
-        if any(_takes_nothing(answers[at]) for at in errors):
-            raise ReadOnlyError(str(answers[errors[0]]))
-        self._loaded |= unknown
+            answers = await self._scripting.run(commands)
         self.has_answered = True
-        forgotten = [at for at in errors if isinstance(answers[at], NoScriptError)]
-        if forgotten:
-            self._loaded.clear()
-            told = await self._execute([commands[at] for at in forgotten])
-            for at, answer in zip(forgotten, told, strict=True):
-                answers[at] = answer
         return answers
-
-    def _spelled_out(self, command: tuple[Any, ...]) -> tuple[Any, ...]:
-        """`command`, with the script's text where the server may know nothing of it."""
-        if command[0] == "EVALSHA" and command[1] not in self._loaded:
-            return ("EVAL", self._scripts[command[1]], *command[2:])
-        return command
 
     def _went_away(self, batch: Batch, failure: BaseException) -> None:
         """Tell those who wait, and everybody else until the server is back."""
@@ -284,7 +214,7 @@ class RedisClient:
             self._publish(StoreFailed(operation=str(command[0]).lower(), error=failure))
             if not future.done():
                 future.set_exception(RedisAway())
-        self._loaded.clear()
+        self._scripting.forget()
         self._lost()
         self._look_for_it(failure)
 
@@ -321,7 +251,8 @@ class RedisClient:
         try:
             if self.is_away:
                 await self._connection.aclose()
-            answers = await self._execute(PROBE)
+            answers = await self._scripting.run(PROBE)
+            self.has_answered = True
         except Exception as failure:  # noqa: BLE001  # whatever it is, it must go on being looked for
             self._lost()
             if why_unfit(failure) not in {None, self._reason}:
@@ -335,18 +266,13 @@ class RedisClient:
         return is_whole
 
 
-def _size_bytes(command: tuple[Any, ...]) -> int:
+def _size_bytes(command: Command) -> int:
     """About what it takes on its way. It is asked of each command: a generator would take as long as packing it."""
     size_bytes = 0
     for part in command:
         if type(part) is bytes or type(part) is str:
             size_bytes += len(part)
     return size_bytes
-
-
-def _takes_nothing(answer: Exception) -> bool:
-    """Whether the server says so. Before version 7, a script's error has it within its words."""
-    return isinstance(answer, ReadOnlyError | OutOfMemoryError) or any(word in str(answer) for word in _FULL)
 
 
 def unheard(answer: asyncio.Future[Any]) -> None:

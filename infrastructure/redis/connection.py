@@ -24,8 +24,8 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
 
 from infrastructure.redis.batches import Batches, Pool, Shape
-from infrastructure.redis.client import Connection, Pipeline
 from infrastructure.redis.cluster import ClusterCommands
+from infrastructure.redis.scripting import Connection, Pipeline
 from infrastructure.redis.secure import SecureConnection, SecureMasterConnection
 from infrastructure.redis.subscriptions import PubSub
 from infrastructure.redis.unfit import why_unfit

@@ -17,8 +17,9 @@ from domain.errors import KeysUnavailable
 from domain.events import Publish, StoreFailed
 from domain.keys import ApiKey
 from infrastructure.key_records import decode_key, encode_key
-from infrastructure.redis.client import NO_ANSWER, RedisClient, Script
+from infrastructure.redis.client import NO_ANSWER, RedisClient
 from infrastructure.redis.events import EVENTS, FleetEvents
+from infrastructure.redis.scripting import Script
 
 KEYS = "weir:keys"
 VERSION = ":version"

@@ -3,7 +3,7 @@
 They go by the server's clock. What they do at a time is in the parts, which tests run at other times.
 """
 
-from infrastructure.redis.client import Script
+from infrastructure.redis.scripting import Script
 
 SERVER_TIME = """
 local time = redis.call('TIME')

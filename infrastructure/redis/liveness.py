@@ -9,10 +9,11 @@ from typing import Any
 
 from domain.events import DefectFound, Publish
 from domain.shares import UNKNOWN_COUNT
-from infrastructure.redis.client import NO_ANSWER, RedisClient, Script, unheard
+from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
 from infrastructure.redis.generation_log import FOLLOWED_MS, RedisGenerationLog
 from infrastructure.redis.keys import instance_key
 from infrastructure.redis.known import Known
+from infrastructure.redis.scripting import Script
 
 BEAT_S = 0.5
 LIFE_MS = 1700

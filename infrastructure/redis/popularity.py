@@ -11,7 +11,8 @@ from typing import Any
 
 from domain.events import CacheHit, Events
 from domain.ports import ResponseCache
-from infrastructure.redis.client import NO_ANSWER, RedisClient, Script, unheard
+from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
+from infrastructure.redis.scripting import Script
 
 POPULAR = "weir:cache:popular"
 FADED = "weir:cache:popular:faded"

@@ -10,8 +10,9 @@ import msgspec
 
 from domain.caching import Purge, Purges
 from domain.events import CachePurged, Publish
-from infrastructure.redis.client import NO_ANSWER, RedisClient, Script
+from infrastructure.redis.client import NO_ANSWER, RedisClient
 from infrastructure.redis.events import EVENTS, FleetEvents
+from infrastructure.redis.scripting import Script
 
 PURGES = "weir:purges"
 

@@ -1,6 +1,6 @@
 """What Redis does in one step. Every script's keys share the hash tag of one question, so they are in one slot."""
 
-from infrastructure.redis.client import Script
+from infrastructure.redis.scripting import Script
 
 OWNED, HELD, FENCED, GONE, BEHIND, ENDED, LAPSED = 1, 0, -1, -2, -3, -4, -5
 """What scripts answer first: done; another has the lease; a later epoch leads; another generation has the lease;

@@ -1,6 +1,6 @@
 """What Redis does with a conversation in one step; its keys are described in session_store.py."""
 
-from infrastructure.redis.client import Script
+from infrastructure.redis.scripting import Script
 
 _USED = """
 local function used()

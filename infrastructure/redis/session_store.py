@@ -21,7 +21,8 @@ from domain.errors import SessionUnavailable, UnknownSession
 from domain.events import Publish, SessionFailed
 from domain.ports import Conversation
 from domain.sessions import SessionBounds
-from infrastructure.redis.client import NO_ANSWER, RedisAway, RedisClient, Script
+from infrastructure.redis.client import NO_ANSWER, RedisAway, RedisClient
+from infrastructure.redis.scripting import Script
 from infrastructure.redis.session_scripts import APPEND, BEGIN, FORGET, OPEN
 from infrastructure.turns import decode_turn, encode_turn
 

@@ -126,7 +126,10 @@ def test_a_place_that_cannot_be_read_or_written_is_named(tmp_path, arguments):
             {"WEIR_API_KEYS_FILE": str(tmp_path / "no" / "keys")},
             f"WEIR_API_KEYS_FILE: {tmp_path}/no/keys: No such file or directory",
         ),
-        ({"WEIR_REDIS_URL": f"redis://127.0.0.1:{free_port()}"}, "WEIR_REDIS_URL: it does not answer"),
+        (
+            {"WEIR_REDIS_URL": f"redis://127.0.0.1:{free_port()}"},
+            "WEIR_REDIS_URL: it refuses the connection: nothing listens there",
+        ),
     ]:
         done = weir("keys", *arguments, **environ)
         assert (done.returncode, done.stdout, done.stderr) == (1, "", f"weir: {said}\n")

@@ -9,7 +9,7 @@ import pytest
 
 from config.errors import ConfigurationError
 from config.settings import read_settings
-from infrastructure.redis.checking import RedisUnfit, check_redis
+from infrastructure.redis.checking import RedisUnfit, RedisUnreachable, check_redis
 from tests.app import metrics
 from tests.app.asking import STREAM, connected, of_type
 from tests.app.test_cli import KEY, weir
@@ -17,8 +17,6 @@ from tests.redis_servers import RedisCluster, RedisServer, free_port
 from tests.serving import serving
 
 pytestmark = pytest.mark.anyio
-
-NO_ANSWER = "it does not answer"
 
 
 @pytest.fixture(scope="module")
@@ -146,14 +144,13 @@ class OldRedis(StreamRequestHandler):
 
 
 @contextmanager
-def old_redis(version):
-    """The URL of one."""
-    handler = type("Redis", (OldRedis,), {"version": version})
+def listening(handler):
+    """The port of a server that handles its connections so."""
     with ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         serving_thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         serving_thread.start()
         try:
-            yield f"redis://127.0.0.1:{server.server_address[1]}"
+            yield server.server_address[1]
         finally:
             server.shutdown()
             serving_thread.join()
@@ -216,14 +213,60 @@ def test_check_fails_when_redis_does_not_answer(simulator):
     done = weir("check", OPENAI_API_KEY=KEY, OPENAI_BASE_URL=simulator.urls["openai"], WEIR_REDIS_URL=url)
 
     assert done.returncode == 1
-    assert NO_ANSWER in done.stdout
+    assert "its sentinels do not answer, or none of them names a primary for that service" in done.stdout
+
+
+class Closing(StreamRequestHandler):
+    """Hears what is asked, and hangs up."""
+
+    def handle(self):
+        self.rfile.readline()
+
+
+class Web(StreamRequestHandler):
+    """Whatever it is asked, that is no HTTP."""
+
+    def handle(self):
+        self.wfile.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheme", "database", "said"),
+    [
+        ("plain", "redis", "/99", "it has no database of that number"),
+        ("plain", "rediss", "", "it does not answer: perhaps it speaks no TLS"),
+        (Web, "redis", "", "it is no Redis"),
+        (Web, "rediss", "", "it speaks no TLS"),
+        (Closing, "redis", "", "it closes the connection: perhaps it speaks TLS alone"),
+        ("nobody", "redis", "", "it refuses the connection: nothing listens there"),
+        ("nobody", "redis+cluster", "", "it refuses the connection: nothing listens there"),
+    ],
+)
+async def test_why_there_is_no_redis_is_told(servers, kind, scheme, database, said):
+    """As far as it can be seen from here."""
+    with ExitStack() as stack:
+        match kind:
+            case "plain":
+                port = servers["plain"].port
+            case "nobody":
+                port = free_port()
+            case handler:
+                port = stack.enter_context(listening(handler))
+        with pytest.raises((RedisUnfit, RedisUnreachable), match=said):
+            await check_redis(f"{scheme}://127.0.0.1:{port}{database}")
+
+
+async def test_a_host_that_nobody_knows_is_told():
+    with pytest.raises(RedisUnreachable, match="the name of its host is not known"):
+        await check_redis("redis://redis.invalid")
 
 
 @pytest.mark.parametrize("version", ["5.0.14", "6.1.240"])
 async def test_one_that_is_too_old_will_not_do(version):
     """What its scripts and streams lack would only be found in the middle of an answer."""
-    with old_redis(version) as url, pytest.raises(RedisUnfit, match=r"6\.2 or newer is needed"):
-        await check_redis(url)
+    handler = type("Redis", (OldRedis,), {"version": version})
+    with listening(handler) as port, pytest.raises(RedisUnfit, match=r"6\.2 or newer is needed"):
+        await check_redis(f"redis://127.0.0.1:{port}")
 
 
 async def test_one_that_does_not_answer_is_missed_and_not_needed(simulator):

@@ -4,7 +4,8 @@ import pytest
 
 from domain.books import Booking, estimated_usage, total_usage
 from domain.chat import ChatRequest, Chunk, Usage
-from domain.progress import Share
+from domain.generation import State
+from domain.progress import Progress, Share
 from domain.selection import Route
 
 ASKED = ChatRequest(model="m", messages=({"role": "user", "content": "x" * 35},))
@@ -33,6 +34,16 @@ def test_a_count_of_nothing_is_no_count(total):
 def test_a_call_costs_what_its_own_route_asks():
     """For what it read and what it wrote."""
     assert Booking(route=ROUTE, usage=COUNTED).cost_usd == 21 / 1_000_000
+
+
+def test_the_cost_of_an_answer_is_told_without_the_noise_of_its_sum():
+    """0.1 and 0.2 are 0.3, and not 0.30000000000000004."""
+    route = Route(provider="a", model="a-1", usd_per_mtok_in=0.1, usd_per_mtok_out=0.1)
+    progress = Progress(thread_id="t", clock=lambda: 0.0)
+    progress.shares = [Share(route=route, request=ASKED, usage=COUNTED, chunks=[Chunk("x")])]
+
+    assert progress.bookings()[0].cost_usd != 3e-07
+    assert progress.sealed(State.DONE).cost_usd == 3e-07
 
 
 def test_the_total_of_one_call_is_its_own_count():

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from infrastructure.redis.client import MAX_BATCH, RedisAway, Script
+from infrastructure.redis.client import MAX_BATCH, RedisAway
+from infrastructure.redis.scripting import Script
 from tests.proxies import Proxy
 from tests.redis_instances import RedisInstance, until
 

@@ -10,7 +10,7 @@ from domain.events import EntryUnreadable
 from domain.generation import Generation, Opened, Sealed, State
 from domain.ports import Recording
 from infrastructure.redis.keys import response_key
-from infrastructure.redis.response_cache import MAX_VALUE_BYTES, VERSION, _value
+from infrastructure.redis.response_cache import MAX_VALUE_BYTES, VERSION, WRONG, _recording, _value
 from tests.fakes import FakeClock
 from tests.redis_instances import TTL_S, RedisInstance
 from tests.redis_servers import net_output_bytes
@@ -29,7 +29,14 @@ def recording(text="x", now_s=1024.0, state=State.DONE):
 
 WHOLE = _value(recording("x" * 5000))
 BOMB = bytes((VERSION, 1)) + zlib.compress(bytes(64 * 1024 * 1024), 9)
-NESTED = bytes((VERSION, 0)) + b"\x92" * 100_000
+
+
+def plain(body):
+    """A value with that body, which nobody has changed since."""
+    return bytes((VERSION, 0)) + zlib.crc32(body).to_bytes(4) + body
+
+
+NESTED = plain(b"\x92" * 100_000)
 
 
 @pytest.fixture
@@ -82,9 +89,9 @@ async def test_what_was_put_is_got_until_its_time_has_passed(instance, clock, te
         bytes((VERSION, 7)) + WHOLE[2:],
         BOMB,
         NESTED,
-        bytes((VERSION, 0)) + b"\xdd\xff\xff\xff\xff",
-        bytes((VERSION, 0)) + msgspec.msgpack.encode((1.0, [])),
-        bytes((VERSION, 0)) + msgspec.msgpack.encode((1.0, [b"no record"])),
+        plain(b"\xdd\xff\xff\xff\xff"),
+        plain(msgspec.msgpack.encode((1.0, []))),
+        plain(msgspec.msgpack.encode((1.0, [b"no record"]))),
         _value(recording(state=State.FAILED)),
     ],
     ids=range(13),
@@ -95,6 +102,18 @@ async def test_what_cannot_be_read_is_a_miss(instance, value):
 
     assert await instance.cache.get("f") is None
     assert [event.fingerprint for event in instance.events.of(EntryUnreadable)] == ["f"]
+
+
+@pytest.mark.parametrize("text", ["short", "long " * 500])
+def test_no_bit_of_it_can_change_unseen(text):
+    """An answer with another word in it would be served for as long as it is kept."""
+    value = _value(recording(text))
+    _recording(value)
+    for position in range(len(value)):
+        changed = bytearray(value)
+        changed[position] ^= 1 << position % 8
+        with pytest.raises(WRONG):
+            _recording(bytes(changed))
 
 
 async def test_a_value_that_is_too_large_is_not_read_but_removed(instance, redis_server):
