@@ -26,13 +26,14 @@ def workers_of(pid):
     return [int(stat.partition(" ")[0]) for stat in stats if int(stat.rpartition(")")[2].split()[1]) == pid]
 
 
-def test_a_service_that_is_still_starting_ends_at_once():
+@pytest.mark.parametrize("end", [os.kill, os.killpg], ids=["process", "group"])
+def test_a_service_that_is_still_starting_ends_at_once(end):
     """A rollout that is taken back must not wait for what has not begun."""
-    environ = os.environ | {"OPENAI_API_KEY": KEY}
-    with subprocess.Popen([WEIR, "serve", "--port", "0"], env=environ, stderr=subprocess.PIPE) as served:
+    environ, command = os.environ | {"OPENAI_API_KEY": KEY}, [WEIR, "serve", "--port", "0"]
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, start_new_session=True) as served:
         while not workers_of(served.pid):
             assert served.poll() is None
-        served.terminate()
+        end(served.pid, signal.SIGTERM)
         _, said = served.communicate(timeout=20)
 
     assert (served.returncode, said) == (0, b"")

@@ -63,7 +63,7 @@ class Hammer:
         )
 
 
-@pytest.mark.parametrize(("amount", "per_s", "notation"), [(20, 1, "20/second"), (150, 2, "150 per 2 seconds")])
+@pytest.mark.parametrize(("amount", "per_s", "notation"), [(20, 1, "20/second"), (120, 3, "120 per 3 seconds")])
 async def test_five_instances_admit_what_one_would_though_one_is_killed(
     simulator, redis_server, amount, per_s, notation
 ):
