@@ -78,10 +78,11 @@ async def test_a_thousand_requests_leave_nothing_behind(simulator):
             await one_round(client, seed=1)
             rss, threads = worker.memory_info().rss, worker.num_threads()
             await one_round(client, seed=2)
-            sockets = len(worker.net_connections())
+            async with asyncio.timeout(30):
+                while len(worker.net_connections()) > SOCKETS_KEPT:  # noqa: ASYNC110  # it is another process that closes them
+                    await asyncio.sleep(0.05)
             grown = worker.memory_info().rss - rss
 
-        assert sockets <= SOCKETS_KEPT
         assert grown <= GROWTH_BYTES
         assert worker.num_threads() <= threads + 1
 
