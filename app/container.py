@@ -260,16 +260,6 @@ class Container(containers.DeclarativeContainer):
         unix_now=unix_now,
     )
 
-    late_answers = providers.Singleton(
-        LateAnswers,
-        client=redis_client,
-        cache=redis_cache,
-        max_entries=settings.provided.cache.l1_entries,
-        max_bytes=settings.provided.cache.l1_bytes,
-        learn=redis_purges.provided.learn,
-        publish=publish,
-    )
-
     longest_answer_s = providers.Callable(_lease_s, settings.provided.deadlines.total_s)
     generation_log = providers.Selector(
         store,
@@ -285,6 +275,16 @@ class Container(containers.DeclarativeContainer):
             purges=purges,
             publish=publish,
         ),
+    )
+    late_answers = providers.Singleton(
+        LateAnswers,
+        client=redis_client,
+        cache=redis_cache,
+        max_entries=settings.provided.cache.l1_entries,
+        max_bytes=settings.provided.cache.l1_bytes,
+        learn=redis_purges.provided.learn,
+        settle=generation_log.provided.settle,
+        publish=publish,
     )
     session_store = providers.Selector(
         store,

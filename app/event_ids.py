@@ -7,7 +7,7 @@ instance has told under that number (docs/decisions/0021-a-fork-is-seen-in-its-i
 import re
 
 from domain.errors import FieldError, InvalidRequest
-from domain.generation import Generation, Seen
+from domain.generation import NOWHERE, Generation, Seen
 
 _WRITTEN = re.compile(rb"(?<=^id: )\d+$", re.MULTILINE)
 EVENT_ID = re.compile("0{0,99}[0-9]{1,9}")
@@ -19,6 +19,11 @@ def with_fork(events: bytes, generation: Generation) -> bytes:
     if not generation.is_fork:
         return events
     return _WRITTEN.sub(lambda number: b"0" * generation.fork_of(int(number[0])) + number[0], events)
+
+
+def fitting_nowhere(event: bytes) -> bytes:
+    """The event under an id that a client can come back with as often as it wants: it is told the same again."""
+    return _WRITTEN.sub(lambda number: b"0" * NOWHERE + number[0], event)
 
 
 def seen(last_event_id: str | None) -> Seen | None:

@@ -12,7 +12,7 @@ from litestar.types import Receive, Send
 
 from app.clients import Client
 from app.errors import ClientGone
-from app.event_ids import with_fork
+from app.event_ids import fitting_nowhere, with_fork
 from app.headers import STREAM_HEADERS, RawHeaders, answer_headers
 from app.responses import Response
 from domain.answer import Answer
@@ -70,7 +70,7 @@ class EventStream(Response):
         reader, is_sealed, failure = self._answer.reader, False, self._answer.failure
         generation = self._answer.generation
         if failure is not None:
-            body = self._view.encode_failure(failure, reader.position)
+            body = fitting_nowhere(self._view.encode_failure(failure, reader.position))
             await send({"type": "http.response.body", "body": body, "more_body": False})
             return
         while not is_sealed:

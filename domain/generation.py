@@ -129,6 +129,13 @@ class Sealed:
 Record: TypeAlias = Opened | ProviderChange | Chunk | Sealed
 
 
+FORKS = 30
+"""So many forks of one answer are told apart: each instance that goes on by itself may have one."""
+
+NOWHERE = FORKS + 1
+"""The fork of the error that says that nothing fits: nothing fits behind that either."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """The event that a client has seen last: its number, and the fork that it was told in, 0 if in none."""
@@ -233,9 +240,12 @@ class Generation:
         self._wake()
 
     def fork(self, fork: int, first_number: int) -> None:
-        """From that number on, its records are the instance's own; `fork`, above 0, is told from others' by chance."""
+        """From that number on its records are the instance's own; `fork`, of 1 to FORKS, is drawn by lot.
+
+        But for the first two: who was asked first is no part of the answer, and some are told something else there.
+        """
         if not self._fork:
-            self._fork, self._forked_at = fork, first_number
+            self._fork, self._forked_at = fork, max(2, first_number)
 
     @property
     def is_fork(self) -> bool:

@@ -82,7 +82,9 @@ class _Source:
 
 
 _STOPPED = "The stream was stopped."
-_FORKED = "What was sent was told by an instance that went on without the others: what there is here would not fit."
+_FORKED = "What was sent was told by an instance that went on without the others: what is here would not fit behind it."
+_LOST = "The end of what was sent was lost with its instance: what is here would not fit behind it."
+_ALL = " Without Last-Event-ID the answer is told from its start."
 _STOPPED_BY_OPERATOR = "An operator stopped the stream."
 
 
@@ -227,7 +229,7 @@ class Lifecycle:
             InvalidRequest: nobody was sent that event, for no instance has had more of the stream than this one.
         """
         if generation.fork_of(after.number) != after.fork:
-            return StreamInterrupted(_FORKED)
+            return StreamInterrupted(_FORKED + _ALL)
         if after.number >= len(generation.records):
             await self._log.catch_up(generation, after.number)
         last = len(generation.records) - 1
@@ -237,7 +239,7 @@ class Lifecycle:
         if is_all_here and generation.epoch <= 1:
             reason = f"{after.number} is beyond the end: the last event of this stream is {last}"
             raise InvalidRequest(FieldError("Last-Event-ID", reason))
-        return StreamInterrupted("The end of what was sent was lost with its instance: what follows would not fit.")
+        return StreamInterrupted(_LOST + _ALL)
 
     async def stop(self, stream_id: str, caller: Caller) -> None:
         """The stream has been stopped for all its readers, or had ended before.

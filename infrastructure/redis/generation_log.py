@@ -20,7 +20,7 @@ from domain.events import Publish
 from domain.generation import Generation, Opened, Record, Sealed, StaleEpoch
 from domain.ports import Claim, Lease, Recording
 from infrastructure.memory.generations import Generations
-from infrastructure.redis.client import NO_ANSWER, RedisClient, unheard
+from infrastructure.redis.client import NO_ANSWER, RedisAway, RedisClient, unheard
 from infrastructure.redis.follower import NO_RECORD, Follower, Held
 from infrastructure.redis.keys import (
     STOPS,
@@ -40,6 +40,9 @@ from infrastructure.redis.writer import Writer
 
 FOLLOWED_MS = 2200
 """How long it is believed that a generation is followed by an instance that does not say so again."""
+
+WANTED_LOOKS = 4
+"""For so many looks a generation is followed that nobody reads. It takes two to find that its leader is gone."""
 
 UNFOLLOWED_MS = 10_000
 """What was followed must have been found not to be for so long: an instance that stands still says nothing, and has
@@ -303,6 +306,22 @@ class RedisGenerationLog:
         if number >= len(generation.records) and not (generation.sealed or known.is_led_here):
             raise StreamUnavailable
 
+    async def settle(self, generation: Generation) -> None:
+        """What Redis did not have of it, before others that wait for the same, it has; or it is known to be a fork.
+
+        Raises:
+            RedisAway, RedisError, RedisClusterException: Redis does not take it.
+        """
+        known = self._roll.get(generation.opened.generation_id)
+        while known is not None and known.is_led_here and not (known.is_written or known.is_alone):
+            if self._client.is_away:
+                raise RedisAway
+            self._writer.write(known)
+            if answer := known.writing:
+                await asyncio.wait([answer])
+                if failure := answer.exception():
+                    raise failure
+
     async def can_go_on_elsewhere(self, generation: Generation) -> bool:
         """Whether Redis has all of it, once it has answered: it goes on wherever it is read on another instance."""
         known = self._roll.get(generation.opened.generation_id)
@@ -315,17 +334,18 @@ class RedisGenerationLog:
         return known.is_written and not (known.is_alone or self._client.is_away)
 
     def followed(self) -> Iterator[Known]:
-        """The generations that others lead and somebody reads here; what nobody reads for two looks is dropped."""
+        """The generations that others lead and somebody reads here, or was looking for; those of nobody are dropped.
+
+        Who was told to come back in a second may be the only one who wants what its leader has left behind.
+        """
         for known in self._roll:
             if known.is_led_here:
                 continue
-            if known.generation.reader_count:
-                known.is_unread = False
+            known.unread_count = 0 if known.generation.reader_count else known.unread_count + 1
+            if known.unread_count <= WANTED_LOOKS:
                 yield known
-            elif known.is_unread:
-                self._follower.drop(known)
             else:
-                known.is_unread = True
+                self._follower.drop(known)
 
     def quiet(self) -> Iterator[Known]:
         """The generations led here of which nothing has come into Redis since the last look."""

@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 from secrets import randbelow
 from typing import Any
 
-from domain.generation import Generation, Record
+from domain.generation import FORKS, Generation, Record
 from infrastructure.redis.keys import followed_key, lease_key, log_key, own_lease_key, tag_of, tail_channel
-
-FORKS = 30
-"""So many forks of one answer are told apart: each instance that goes on by itself may have one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,7 +25,8 @@ class Known:
     `has_lapsed`: Redis has lost its lease.
     `is_to_stop`: its leader has been asked to stop it, and may not have heard.
     `wanted_until_s`: so long, by the loop's clock, it waits for Redis if it must not be kept.
-    `is_unread`: nobody here was reading it when it was last looked at, and `seen_count` records were written then.
+    `unread_count`: so many looks in a row have found nobody here who reads it; at the last, `seen_count` of its records
+    were written.
     """
 
     generation: Generation
@@ -46,7 +44,7 @@ class Known:
     has_lapsed: bool = False
     unanswered_count: int = 0
     is_to_stop: bool = False
-    is_unread: bool = False
+    unread_count: int = 0
     seen_count: int = 0
     wanted_until_s: float = math.inf
     settling: asyncio.Future[None] | None = None
@@ -110,7 +108,7 @@ class Roll:
         """That one, which is wanted here."""
         known = self._known.get(generation_id)
         if known is not None:
-            known.is_unread = False
+            known.unread_count = 0
         return known
 
     def add(self, known: Known) -> None:

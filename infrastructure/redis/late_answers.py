@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from domain.events import DefectFound, Publish
+from domain.generation import Generation
 from domain.ports import Recording
 from infrastructure.redis.client import NO_ANSWER, RedisAway, RedisClient
 from infrastructure.redis.response_cache import RedisResponseCache
@@ -13,7 +14,8 @@ from infrastructure.redis.waiting import Waiting
 class LateAnswers:
     """Keeps answers that `cache` could not store, and stores them later: the latest `max_entries` and `max_bytes`.
 
-    One after the other, so that a slow link carries them; and first `learn` learns what has been purged.
+    One after the other, so that a slow link carries them; and first `learn` learns what has been purged, and `settle`
+    whether the answer is what others have under its id.
     """
 
     def __init__(
@@ -24,10 +26,12 @@ class LateAnswers:
         max_entries: int,
         max_bytes: int,
         learn: Callable[[], Awaitable[None]],
+        settle: Callable[[Generation], Awaitable[None]],
         publish: Publish,
     ) -> None:
         self._cache = cache
         self._learn = learn
+        self._settle = settle
         self._publish = publish
         self._waiting = Waiting[Recording](max_entries=max_entries, max_bytes=max_bytes)
         self._storing: asyncio.Task[None] | None = None
@@ -57,6 +61,7 @@ class LateAnswers:
         while self._waiting:
             fingerprint, recording = self._waiting.pop()
             try:
+                await self._settle(recording.generation)
                 await self._cache.store(fingerprint, recording)
             except RedisAway:
                 self._keep_on(fingerprint, recording)

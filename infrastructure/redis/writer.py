@@ -82,7 +82,7 @@ class Writer:
     def hurry(self, known: Known) -> None:
         """Nothing of it lingers."""
         if known.pending and not known.writing:
-            self._submit(known)
+            self.write(known)
 
     def _submit_lingering(self) -> None:
         lingering, self._lingering = self._lingering, {}
@@ -108,7 +108,7 @@ class Writer:
         if known.generation.sealed and not self._is_wanted(known):
             self._leave(known)
         elif known.is_written:
-            self._submit(known)
+            self.write(known)
         else:
             self._backlog.setdefault(known)
             self._go_on()
@@ -125,18 +125,18 @@ class Writer:
         while self._backlog:
             known = next(iter(self._backlog))
             if not known.writing:
-                self._submit(known)
+                self.write(known)
             if known.writing:
                 return
             self._backlog.pop(known, None)
 
-    def _write(self, known: Known) -> None:
+    def _go_on_with(self, known: Known) -> None:
         if known.written < len(known.generation.records):
-            self._submit(known)
+            self.write(known)
         elif known.pending:
             self._submit_in_time(known)
 
-    def _submit(self, known: Known) -> None:
+    def write(self, known: Known) -> None:
         """Send what Redis does not have, or the first slice of it, unless that is being done."""
         generation = known.generation
         if known.writing or known.is_alone:
@@ -182,11 +182,11 @@ class Writer:
         match answer.result():
             case [code] if code == LAPSED:
                 known.has_lapsed = True
-                self._submit(known)
+                self.write(known)
                 return
             case [code] if code == GONE and not known.is_apart:
                 known.part()
-                self._submit(known)
+                self.write(known)
                 return
             case [code, *_] if code == OWNED:
                 known.written, known.has_lapsed = count, False
@@ -199,7 +199,7 @@ class Writer:
             case _:
                 known.go_alone(known.written)
                 self._tell(known, len(known.pending))
-        self._write(known)
+        self._go_on_with(known)
 
     def _tell(self, known: Known, count: int) -> None:
         """Readers have the first `count` pending records; what is sealed is known no longer once it is written."""

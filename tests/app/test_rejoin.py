@@ -85,6 +85,8 @@ async def test_who_was_told_by_an_instance_that_went_on_by_itself_is_told_that_n
     [error] = again.events
     told = error.json["error"] if form else error.json
     assert (told["code"], error.number) == ("stream_interrupted", int(seen) + 1)
+    once_more = await rejoin(client, stream, error.last_event_id, form=form)
+    assert [event.number for event in once_more.events] == [int(seen) + 2]
 
 
 @FORMS

@@ -1,6 +1,7 @@
 """An instance dies or stands still: another goes on with what it led, and no client loses or repeats anything."""
 
 import asyncio
+import signal
 
 import pytest
 
@@ -79,3 +80,26 @@ async def test_who_reads_elsewhere_loses_nothing_when_an_instance_is_stopped(sim
         *range(1, 62)
     ]  # the last says why it ended
     assert simulator.counters("openai")["calls"] == 2
+
+
+async def test_who_alone_wants_what_was_lost_with_its_instance_hears_it_soon(three, simulator):
+    """There is nobody else for whom another instance would go on with it."""
+    simulator.behave("openai", tokens=80, gap_s=0.12)
+    _, one, two = three.instances
+    async with connected(one.url) as first, connected(two.url) as second:
+        async with first.open(STREAM, question()) as leading:
+            await leading.chunks(3)
+            three.redis.process.send_signal(signal.SIGSTOP)
+            await leading.chunks(12)
+            one.kill()
+            three.redis.process.send_signal(signal.SIGCONT)
+        headers = {"Last-Event-ID": leading.events[-1].last_event_id}
+        statuses = []
+        async with asyncio.timeout(20):
+            while not statuses or statuses[-1] == 503:
+                again = await second.send("GET", f"/v1/streams/{leading.stream_id}", headers=headers)
+                statuses.append(again.status)
+                await asyncio.sleep(1)
+
+    assert statuses[-1] == 200
+    assert [event.json["code"] for event in again.events] == ["stream_interrupted"]

@@ -6,15 +6,20 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from domain.caching import Purge
+from domain.chat import Chunk
+from domain.generation import Sealed, State
+from domain.ports import Recording
 from infrastructure.redis.keys import response_key
 from infrastructure.redis.late_answers import LateAnswers
 from infrastructure.redis.purges import RedisPurges
+from tests.contracts.test_generation_log import QUESTION, opened
 from tests.contracts.test_response_cache import UNIT_BYTES, recording
 from tests.fakes import FakeClock
 from tests.loops import settle
 from tests.redis_instances import TTL_S, RedisInstance, until
 
 pytestmark = pytest.mark.anyio
+DONE = Sealed(state=State.DONE, finish_reason="stop")
 
 
 @asynccontextmanager
@@ -33,6 +38,7 @@ async def keeping(instance):
         max_entries=3,
         max_bytes=4 * UNIT_BYTES,
         learn=purges.learn,
+        settle=instance.log.settle,
         publish=instance.events.publish,
     )
     late.start()
@@ -154,3 +160,26 @@ async def test_what_redis_goes_away_for_again_waits_on(pair):
     await pair.finds_redis()
 
     assert set(await pair.found("a", "b")) == {"a", "b"}
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+async def test_what_another_has_gone_on_with_is_not_however_late_that_is_seen(pair, is_replaced):
+    """Under its id others have something else by then. Whether they do is seen when the log is written, in its turn."""
+    one, two = pair.one, pair.two
+    others = [await one.log.claim(opened(name, name), QUESTION) for name in "abcde"]
+    claim = await one.log.claim(opened("g"), QUESTION)
+    await two.log.find("g")
+    pair.loses_redis()
+    for each in (*others, claim):
+        await one.log.append(each.lease, Chunk("x"))
+        await one.log.append(each.lease, DONE)
+    await one.cache.put("q", Recording(claim.generation, pair.clock()))
+    await settle()
+    if is_replaced:
+        assert await two.take_over("g")
+        await two.log.append(two.taken[-1], Chunk("y"))
+        await until(lambda: len(two.taken[-1].generation.records) == 2)
+    await pair.finds_redis()
+
+    assert claim.generation.is_fork is is_replaced
+    assert bool(await pair.found("q")) is not is_replaced
