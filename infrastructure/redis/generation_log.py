@@ -41,6 +41,9 @@ from infrastructure.redis.writer import Writer
 FOLLOWED_MS = 2200
 """How long it is believed that a generation is followed by an instance that does not say so again."""
 
+WANTED_LOOKS = 4
+"""For so many looks a generation is followed that nobody reads. It takes two to find that its leader is gone."""
+
 UNFOLLOWED_MS = 10_000
 """What was followed must have been found not to be for so long: an instance that stands still says nothing, and has
 readers."""
@@ -191,7 +194,7 @@ class RedisGenerationLog:
         """
         generation = self._generations.find(generation_id)
         if generation is not None:
-            self._roll.seek(generation_id)
+            self._roll.get(generation_id)
             return generation
         try:
             tag = await self._client.submit("GET", stream_key(generation_id))
@@ -200,7 +203,6 @@ class RedisGenerationLog:
         found = None if tag is None else await self._found(tag.decode(errors="replace"), generation_id)
         if found is None and self._client.is_away:
             raise StreamUnavailable
-        self._roll.seek(generation_id)
         return found
 
     async def _found(self, tag: str, generation_id: str) -> Generation | None:
@@ -332,24 +334,18 @@ class RedisGenerationLog:
         return known.is_written and not (known.is_alone or self._client.is_away)
 
     def followed(self) -> Iterator[Known]:
-        """The generations that others lead and somebody reads here, or has just sought.
+        """The generations that others lead and somebody reads here, or was looking for; those of nobody are dropped.
 
-        Who was told to come back in a second may be the only one who wants what its leader has left behind. What nobody
-        wants for two looks is dropped.
+        Who was told to come back in a second may be the only one who wants what its leader has left behind.
         """
         for known in self._roll:
             if known.is_led_here:
                 continue
-            if known.generation.reader_count:
-                known.is_unread, known.sought_looks = False, 0
+            known.unread_count = 0 if known.generation.reader_count else known.unread_count + 1
+            if known.unread_count <= WANTED_LOOKS:
                 yield known
-            elif known.sought_looks:
-                known.sought_looks -= 1
-                yield known
-            elif known.is_unread:
-                self._follower.drop(known)
             else:
-                known.is_unread = True
+                self._follower.drop(known)
 
     def quiet(self) -> Iterator[Known]:
         """The generations led here of which nothing has come into Redis since the last look."""

@@ -10,9 +10,6 @@ from typing import Any
 from domain.generation import FORKS, Generation, Record
 from infrastructure.redis.keys import followed_key, lease_key, log_key, own_lease_key, tag_of, tail_channel
 
-SOUGHT_LOOKS = 4
-"""It takes two to find that a leader is gone."""
-
 
 @dataclass(slots=True, eq=False)
 class Known:
@@ -28,8 +25,8 @@ class Known:
     `has_lapsed`: Redis has lost its lease.
     `is_to_stop`: its leader has been asked to stop it, and may not have heard.
     `wanted_until_s`: so long, by the loop's clock, it waits for Redis if it must not be kept.
-    `is_unread`: nobody here was reading it when it was last looked at, and `seen_count` records were written then.
-    `sought_looks`: for so many looks it is followed though nobody reads it, as somebody has sought it.
+    `unread_count`: so many looks in a row have found nobody here who reads it; at the last, `seen_count` of its records
+    were written.
     """
 
     generation: Generation
@@ -47,8 +44,7 @@ class Known:
     has_lapsed: bool = False
     unanswered_count: int = 0
     is_to_stop: bool = False
-    is_unread: bool = False
-    sought_looks: int = 0
+    unread_count: int = 0
     seen_count: int = 0
     wanted_until_s: float = math.inf
     settling: asyncio.Future[None] | None = None
@@ -112,14 +108,8 @@ class Roll:
         """That one, which is wanted here."""
         known = self._known.get(generation_id)
         if known is not None:
-            known.is_unread = False
+            known.unread_count = 0
         return known
-
-    def seek(self, generation_id: str) -> None:
-        """That one, if it is known, is wanted by somebody who may have to come again for it."""
-        known = self.get(generation_id)
-        if known is not None:
-            known.sought_looks = SOUGHT_LOOKS
 
     def add(self, known: Known) -> None:
         """It is known."""
