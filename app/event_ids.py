@@ -1,7 +1,7 @@
 """The ids of events: their numbers, with as many zeros before them as say in which fork they were told, if in one.
 
 That is the number all the same, and a client sends it back as it came: what it has seen can be told from what another
-instance has told under that number (docs/decisions/0021-a-fork-is-seen-in-its-ids.md).
+leader has told under that number (docs/decisions/0021-a-fork-is-seen-in-its-ids.md).
 """
 
 import re
@@ -15,8 +15,8 @@ EVENT_ID = re.compile("0{0,99}[0-9]{1,9}")
 
 
 def with_fork(events: bytes, generation: Generation) -> bytes:
-    """Those whole events of the generation, of which those in its fork say so."""
-    if not generation.is_fork:
+    """Those whole events of the generation, of which those in a fork say in which."""
+    if not generation.has_forked:
         return events
     return _WRITTEN.sub(lambda number: b"0" * generation.fork_of(int(number[0])) + number[0], events)
 

@@ -46,7 +46,7 @@ class Whole(Response):
     __slots__ = ("_answer", "_headers", "_length", "_parts")
 
     def __init__(self, answer: Answer, parts: Sequence[bytes], headers: RawHeaders) -> None:
-        if answer.generation.is_fork:
+        if answer.generation.has_forked:
             parts = [with_fork(part, answer.generation) for part in parts]
         self._answer = answer
         self._parts = parts

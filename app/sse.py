@@ -58,7 +58,7 @@ class EventStream(Response):
             pass
         except Exception as defect:  # noqa: BLE001  # the framework would cut the stream, and its log not say why
             failure = self._answer.defect_found(defect)
-            body = self._view.encode_failure(failure, self._answer.reader.position)
+            body = fitting_nowhere(self._view.encode_failure(failure, self._answer.reader.position))
             await send({"type": "http.response.body", "body": body, "more_body": False})
         finally:
             self._answer.close()

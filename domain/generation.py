@@ -10,6 +10,7 @@ Everything that changes `state` or `records` is in this file. What leaders set o
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -96,7 +97,8 @@ class Opened:
 class ProviderChange:
     """Who is being asked from here on: `status` is selected, retrying or failover.
 
-    `previous` is the provider that was asked before, and `reason` why it no longer is.
+    `previous` is the provider that was asked before, and `reason` why it no longer is. `fork` is the one that begins
+    here, 0 if none does.
     """
 
     status: str
@@ -104,6 +106,7 @@ class ProviderChange:
     model: str
     previous: str | None = None
     reason: str | None = None
+    fork: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +114,7 @@ class Sealed:
     """The last record: how it ended, who answered, and what it took.
 
     `state` is what the generation becomes; `failure` says why unless that is DONE. `usage` and `cost_usd` are of all
-    calls together, None when none has given anything.
+    calls together, None when none has given anything. `fork` is the one that begins here, 0 if none does.
     """
 
     state: State
@@ -124,13 +127,17 @@ class Sealed:
     ttft_s: float | None = None
     duration_s: float = 0.0
     failure: AnswerFailed | None = None
+    fork: int = 0
 
 
 Record: TypeAlias = Opened | ProviderChange | Chunk | Sealed
 
 
 FORKS = 30
-"""So many forks of one answer are told apart: each instance that goes on by itself may have one."""
+"""So many forks of one answer are told apart: each instance that goes on with what another began has one."""
+
+FIRST_IN_FORK = 2
+"""Of a fork is what comes from here on: who was asked first is no part of the answer, and not told to all."""
 
 NOWHERE = FORKS + 1
 """The fork of the error that says that nothing fits: nothing fits behind that either."""
@@ -151,15 +158,18 @@ class Generation:
     """A log that can be appended to under the newest epoch, and read from any position.
 
     A record's index in `records` is its number for good; the first is `opened`. One that `is_stopping` will not answer
-    anybody else. One that `is_fork` has records that no other instance has under their numbers.
+    anybody else. One that `is_alone` has, or will have, records that no other instance has under their numbers.
+
+    It forks where another leader goes on with it: the former may live on, and tell more that nobody else knows of. That
+    leader's first record says which fork its records are in; those of the first leader are in none.
     """
 
     __slots__ = (
         "__weakref__",
-        "_fork",
-        "_forked_at",
+        "_forks",
         "_waiting",
         "epoch",
+        "is_alone",
         "is_stopping",
         "on_deserted",
         "opened",
@@ -172,13 +182,14 @@ class Generation:
     def __init__(self, opened: Opened) -> None:
         self.state = State.UNDER_WAY
         self.epoch = 0
+        self.is_alone = False
         self.is_stopping = False
         self.opened = opened
         self.records: list[Record] = [opened]
         self.size_bytes = RECORD_OVERHEAD_BYTES + (4 * opened.turn.char_count if opened.turn else 0)
         self.reader_count = 0
         self.on_deserted: Callable[[], None] | None = None
-        self._fork = self._forked_at = 0
+        self._forks: list[tuple[int, int]] = []
         self._waiting: dict[asyncio.Future[None], None] = {}
 
     @classmethod
@@ -197,6 +208,9 @@ class Generation:
         generation.records = list(records)
         chunks = [record for record in records if type(record) is Chunk]
         generation.size_bytes = RECORD_OVERHEAD_BYTES * len(records) + _chunks_bytes(chunks)
+        for number, record in enumerate(records):
+            if type(record) is not Chunk:
+                generation._note_fork(number, record)
         if type(last := records[-1]) is Sealed:
             generation.state = last.state
         return generation
@@ -236,25 +250,33 @@ class Generation:
             raise StaleEpoch
         self._move(_SEALING[record.state] if type(record) is Sealed else Move.APPENDED)
         self.records.append(record)
-        self.size_bytes += RECORD_OVERHEAD_BYTES + (_chunk_bytes(record) if type(record) is Chunk else 0)
+        self.size_bytes += RECORD_OVERHEAD_BYTES
+        if type(record) is Chunk:
+            self.size_bytes += _chunk_bytes(record)
+        else:
+            self._note_fork(len(self.records) - 1, record)
         self._wake()
 
-    def fork(self, fork: int, first_number: int) -> None:
-        """From that number on its records are the instance's own; `fork`, of 1 to FORKS, is drawn by lot.
+    def new_fork(self) -> int:
+        """One for who goes on with it: drawn by lot, for others may go on with it too, of those that it does not have.
 
-        But for the first two: who was asked first is no part of the answer, and some are told something else there.
+        Of all, when it has had all.
         """
-        if not self._fork:
-            self._fork, self._forked_at = fork, max(2, first_number)
+        taken = {fork for _, fork in self._forks}
+        return secrets.choice([fork for fork in range(1, FORKS + 1) if fork not in taken] or range(1, FORKS + 1))
 
     @property
-    def is_fork(self) -> bool:
-        """Whether it has gone on, or will, apart from what other instances have under its id."""
-        return self._fork > 0
+    def has_forked(self) -> bool:
+        """Whether some of its records are in a fork."""
+        return bool(self._forks)
 
     def fork_of(self, number: int) -> int:
-        """The fork that the record of that number is in, 0 if it is in none."""
-        return self._fork if number >= self._forked_at else 0
+        """The fork that the record of that number is, or will be, in; 0 if in none."""
+        return next((fork for first, fork in reversed(self._forks) if number >= first), 0)
+
+    def _note_fork(self, number: int, record: Record) -> None:
+        if isinstance(record, ProviderChange | Sealed) and record.fork:
+            self._forks.append((max(FIRST_IN_FORK, number), record.fork))
 
     def watch(self) -> asyncio.Future[None]:
         """A future that is done once another record is there."""

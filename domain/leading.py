@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from domain.calls import Write
 from domain.chat import WHOLE_REASONS, ChatRequest, Chunk
 from domain.errors import AnswerFailed, Cancelled, Internal
 from domain.events import DefectFound, GenerationSealed, Publish, TokensSpent
 from domain.failover import Failover
-from domain.generation import Generation, Opened, Record, Sealed, StaleEpoch, State
+from domain.generation import Generation, Opened, ProviderChange, Record, Sealed, StaleEpoch, State
 from domain.ports import GenerationLog, Lease, Recording, ResponseCache
 from domain.progress import Progress
 from domain.selection import Route
@@ -177,23 +178,24 @@ class Leaders:
     async def _answer(self, lease: Lease, task: Task) -> None:
         progress = Progress(thread_id=task.trace.thread_id, clock=self._clock)
         progress.resume(lease.generation, task.request, task.routes)
+        write = _writing(self._log, lease)
         try:
-            repeated = await self._repeat(lease) if task.can_repeat else None
-            sealed = repeated or await self._produce(lease, task, progress)
+            repeated = await self._repeat(lease, write) if task.can_repeat else None
+            sealed = repeated or await self._produce(task, progress, write)
         except asyncio.CancelledError as stop:
             self._ending.add(asyncio.current_task())
             if not await self._is_left(lease.generation):
                 why = str(stop) or "The stream was stopped."
-                await self._seal(lease, task, progress.sealed(State.CANCELLED, Cancelled(why)))
+                await self._seal(lease, task, progress.sealed(State.CANCELLED, Cancelled(why)), write)
             raise stop.with_traceback(None) from None  # its frames and the task would hold each other
         finally:
             self._tell_spending(progress)
         self._ending.add(asyncio.current_task())
         if repeated:
-            await self._log.append(lease, repeated)
+            await write(repeated)
             task.settle(None)
         else:
-            await self._seal(lease, task, sealed)
+            await self._seal(lease, task, sealed, write)
 
     async def _is_left(self, generation: Generation) -> bool:
         """Whether another process goes on with it, as nobody reads it here."""
@@ -211,13 +213,13 @@ class Leaders:
                 )
             )
 
-    async def _repeat(self, lease: Lease) -> Sealed | None:
+    async def _repeat(self, lease: Lease, write: Write) -> Sealed | None:
         """Write what is stored, if anything is, but for its end, which is returned."""
         stored = await self._stored(lease.generation.opened)
         if stored is None:
             return None
         for record in stored.generation.records[1:-1]:
-            await self._log.append(lease, record)
+            await write(record)
         return stored.generation.sealed
 
     async def _stored(self, opened: Opened) -> Recording | None:
@@ -232,12 +234,8 @@ class Leaders:
                 return stored
         return None
 
-    async def _produce(self, lease: Lease, task: Task, progress: Progress) -> Sealed:
+    async def _produce(self, task: Task, progress: Progress, write: Write) -> Sealed:
         """Stage 5: write the answer to the log."""
-
-        async def write(record: Record) -> None:
-            await self._log.append(lease, record)
-
         try:
             with task.trace.stage("5"):
                 if len(progress.finished) < task.request.choice_count:
@@ -251,11 +249,11 @@ class Leaders:
             return progress.sealed(State.FAILED, Internal())
         return progress.sealed(State.DONE)
 
-    async def _seal(self, lease: Lease, task: Task, sealed: Sealed) -> None:
+    async def _seal(self, lease: Lease, task: Task, sealed: Sealed, write: Write) -> None:
         """Stage 6: seal, cache, publish."""
         generation = lease.generation
         with task.trace.stage("6"):
-            await self._log.append(lease, sealed)
+            await write(sealed)
             task.settle(sealed)
             is_whole = sealed.state is State.DONE and sealed.finish_reason in WHOLE_REASONS
             if generation.opened.is_kept and is_whole and _says_something(generation):
@@ -270,6 +268,20 @@ class Leaders:
         recording = Recording(generation, self._unix_now())
         for cache in self._caches:
             await cache.put(generation.opened.fingerprint, recording)
+
+
+def _writing(log: GenerationLog, lease: Lease) -> Write:
+    """What writes to the log; where another leader has begun, the first record says in which fork this one goes on."""
+    generation = lease.generation
+    fork = generation.new_fork() if lease.epoch > 1 or len(generation.records) > 1 else 0
+
+    async def write(record: Record) -> None:
+        nonlocal fork
+        if fork and isinstance(record, ProviderChange | Sealed):  # what comes first is one of these
+            record, fork = replace(record, fork=fork), 0
+        await log.append(lease, record)
+
+    return write
 
 
 def _says_something(generation: Generation) -> bool:

@@ -82,9 +82,10 @@ class _Source:
 
 
 _STOPPED = "The stream was stopped."
-_FORKED = "What was sent was told by an instance that went on without the others: what is here would not fit behind it."
-_LOST = "The end of what was sent was lost with its instance: what is here would not fit behind it."
-_ALL = " Without Last-Event-ID the answer is told from its start."
+_FORKED = (
+    "Two instances went on with the answer apart, each in its own words: what is here would not fit behind what was "
+    "sent. Without Last-Event-ID the answer is told from its start."
+)
 _STOPPED_BY_OPERATOR = "An operator stopped the stream."
 
 
@@ -222,24 +223,21 @@ class Lifecycle:
     async def _unfit(self, generation: Generation, after: Seen) -> StreamInterrupted | None:
         """What to tell a client that what is here does not fit behind what it was sent elsewhere.
 
-        That may have been a fork, or more than there is: its instance may have had more, and have lost it.
+        One of the two is of a leader that another has gone on without.
 
         Raises:
             StreamUnavailable: nobody can tell now, or what the client has seen may still come.
             InvalidRequest: nobody was sent that event, for no instance has had more of the stream than this one.
         """
-        if generation.fork_of(after.number) != after.fork:
-            return StreamInterrupted(_FORKED + _ALL)
         if after.number >= len(generation.records):
             await self._log.catch_up(generation, after.number)
+        if generation.fork_of(after.number) != after.fork:
+            return StreamInterrupted(_FORKED)
         last = len(generation.records) - 1
-        if after.number <= last:
-            return None
-        is_all_here = generation.sealed is not None or self._leaders.is_leading(generation)
-        if is_all_here and generation.epoch <= 1:
+        if after.number > last:
             reason = f"{after.number} is beyond the end: the last event of this stream is {last}"
             raise InvalidRequest(FieldError("Last-Event-ID", reason))
-        return StreamInterrupted(_LOST + _ALL)
+        return None
 
     async def stop(self, stream_id: str, caller: Caller) -> None:
         """The stream has been stopped for all its readers, or had ended before.

@@ -44,14 +44,7 @@ class Held:
 
 
 class Diverged(ValueError):
-    """The log does not go on from what was told here: Redis has lost it, and another has written it anew.
-
-    `number` is that of the first record that is another.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"record {number} is another")
-        self.number = number
+    """The log does not go on from what was told here: Redis has lost it, and another has written it anew."""
 
 
 class Follower:
@@ -154,7 +147,8 @@ class Follower:
         failure = StreamInterrupted("The instance that was producing the answer was lost.")
         generation = known.generation
         if generation.sealed is None:
-            self._generations.append(generation, generation.epoch, Sealed(state=State.FAILED, failure=failure))
+            end = Sealed(state=State.FAILED, failure=failure, fork=generation.new_fork())
+            self._generations.append(generation, generation.epoch, end)
         self.drop(known)
 
     def fetch(self, known: Known) -> None:
@@ -175,8 +169,8 @@ class Follower:
         try:
             entries = [(name, fields[b"r"]) for name, fields in answer.result()]
             self.take_in(known, entries)
-        except Diverged as diverged:
-            known.go_alone(diverged.number)
+        except Diverged:
+            known.go_alone()
         except NO_RECORD as error:
             self._publish(DefectFound(thread_id=known.generation.opened.thread_id, error=error))
             self.lose(known)
@@ -200,7 +194,7 @@ class Follower:
             if number == len(generation.records):
                 self._generations.append(generation, generation.epoch, record)
             elif record != decode_record(encode_record(generation.records[number])):
-                raise Diverged(number)
+                raise Diverged(f"record {number} is another")
         known.written = len(generation.records)
         if generation.sealed:
             self.leave(known)

@@ -299,15 +299,16 @@ class RedisGenerationLog:
             StreamUnavailable: the record of that number may be one that its leader could not write yet.
         """
         known = self._roll.get(generation.opened.generation_id)
-        if known is None or known.is_led_here or known.is_alone:
+        if known is None or known.is_led_here:
             return
-        with suppress(*NO_ANSWER, *NO_RECORD):
-            await self._follower.read_on(known)
+        if not known.is_alone:
+            with suppress(*NO_ANSWER, *NO_RECORD):
+                await self._follower.read_on(known)
         if number >= len(generation.records) and not (generation.sealed or known.is_led_here):
             raise StreamUnavailable
 
     async def settle(self, generation: Generation) -> None:
-        """What Redis did not have of it, before others that wait for the same, it has; or it is known to be a fork.
+        """What Redis did not have of it, before others that wait for the same, it has; or it is known to go on alone.
 
         Raises:
             RedisAway, RedisError, RedisClusterException: Redis does not take it.
@@ -366,7 +367,7 @@ class RedisGenerationLog:
             if not known.is_alone and not is_cut_off:
                 await self._take(known)
             else:
-                known.go_alone(len(known.generation.records))
+                known.go_alone()
         except NO_ANSWER:
             return
         except NO_RECORD:
@@ -397,4 +398,4 @@ class RedisGenerationLog:
         elif code == HELD:
             known.owner, generation.epoch = more[1].decode(), int(more[0])
         elif code != ENDED:
-            known.go_alone(len(generation.records))
+            known.go_alone()

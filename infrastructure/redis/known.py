@@ -4,10 +4,9 @@ import asyncio
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from secrets import randbelow
 from typing import Any
 
-from domain.generation import FORKS, Generation, Record
+from domain.generation import Generation, Record
 from infrastructure.redis.keys import followed_key, lease_key, log_key, own_lease_key, tag_of, tail_channel
 
 
@@ -68,10 +67,9 @@ class Known:
         """Whether Redis has all there is."""
         return not self.pending and self.written == len(self.generation.records)
 
-    def go_alone(self, first_number: int) -> None:
-        """It is finished here, for those who read it here, and not written: from that record on no other has it."""
-        self.is_alone = True
-        self.generation.fork(1 + randbelow(FORKS), first_number)
+    def go_alone(self) -> None:
+        """It is finished here, for those who read it here, and not written."""
+        self.is_alone = self.generation.is_alone = True
 
     def part(self) -> None:
         """It has a lease of its own from now on, for another has the question's."""

@@ -43,7 +43,7 @@ def _forgotten(_: str, __: Recording) -> None:
 class RedisResponseCache:
     """Keeps answers for `ttl_s` seconds under their fingerprints. `on_missed` hears of each that Redis was away for.
 
-    A fork is not kept: who comes back to its stream elsewhere would find another answer under its id.
+    What goes on alone is not kept: who comes back to its stream elsewhere would find another answer under its id.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class RedisResponseCache:
         """What Redis says to it; None: it need not be asked."""
         ttl_ms = int((self._ttl_s - (self._unix_now() - recording.sealed_at_s)) * 1000)
         generation = recording.generation
-        if ttl_ms <= 0 or generation.is_fork or generation.size_bytes > _MAX_BYTES or self._purges.conceal(recording):
+        if ttl_ms <= 0 or generation.is_alone or generation.size_bytes > _MAX_BYTES or self._purges.conceal(recording):
             return None
         return self._client.submit("SET", response_key(fingerprint), _value(recording), "PX", ttl_ms)
 

@@ -50,6 +50,7 @@ class _Change(msgspec.Struct, array_like=True, tag=1, frozen=True):
     model: str
     previous: str | None
     reason: str | None
+    fork: int = 0
 
 
 class _Chunk(msgspec.Struct, array_like=True, tag=2, frozen=True):
@@ -85,6 +86,7 @@ class _Sealed(msgspec.Struct, array_like=True, tag=3, frozen=True):
     ttft_s: float | None
     duration_s: float
     failure: _Failure | None
+    fork: int = 0
 
 
 class _Texts(msgspec.Struct, array_like=True, tag=4, frozen=True):
@@ -193,7 +195,7 @@ def _to_wire(record: Record) -> msgspec.Struct:
         return _Chunk(record.content, record.finish_reason, record.index, _plain(record.delta), _plain(record.choice))
     match record:
         case ProviderChange():
-            return _Change(record.status, record.provider, record.model, record.previous, record.reason)
+            return _Change(record.status, record.provider, record.model, record.previous, record.reason, record.fork)
         case Opened():
             return _opened(record)
         case Sealed():
@@ -246,6 +248,7 @@ def _sealed(record: Sealed) -> _Sealed:
         )
         if failure
         else None,
+        record.fork,
     )
 
 
@@ -262,6 +265,7 @@ def _unsealed(wire: _Sealed) -> Sealed:
         ttft_s=wire.ttft_s,
         duration_s=wire.duration_s,
         failure=_failure(wire.failure) if wire.failure else None,
+        fork=wire.fork,
     )
 
 

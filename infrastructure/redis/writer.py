@@ -197,7 +197,7 @@ class Writer:
                 self._fenced(known, int(epoch), owner.decode())
                 return
             case _:
-                known.go_alone(known.written)
+                known.go_alone()
                 self._tell(known, len(known.pending))
         self._go_on_with(known)
 

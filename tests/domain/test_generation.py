@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from domain.chat import Chunk
 from domain.generation import (
+    FORKS,
     MOVES,
     Generation,
     IllegalMove,
@@ -266,21 +267,51 @@ def test_the_size_counts_what_comes_beside_the_text():
     assert called.size_bytes > plain.size_bytes + 2000
 
 
-LOGS = st.tuples(st.lists(st.text(max_size=5).map(Chunk), max_size=5), st.sampled_from([None, *SEALS.values()]))
+CHANGES = st.integers(0, FORKS).map(
+    lambda fork: ProviderChange(status="continued", provider="a", model="a-1", fork=fork)
+)
+LOGS = st.tuples(
+    st.lists(st.text(max_size=5).map(Chunk) | CHANGES, max_size=8), st.sampled_from([None, *SEALS.values()])
+)
 
 
 @given(LOGS)
 def test_a_log_that_is_replayed_is_as_one_that_was_appended_to(log):
     """What comes from elsewhere whole is built at once."""
-    chunks, state = log
+    told, state = log
     generation = Generation(OPENED)
-    for record in [*chunks, *([Sealed(state=state)] if state else [])]:
+    for record in [*told, *([Sealed(state=state)] if state else [])]:
         generation.append(0, record)
 
     replayed = Generation.replayed(generation.records)
 
     assert replayed.records == generation.records
     assert (replayed.state, replayed.size_bytes) == (generation.state, generation.size_bytes)
+    assert [*map(replayed.fork_of, range(12))] == [*map(generation.fork_of, range(12))]
+
+
+def test_a_record_is_in_the_fork_that_began_last():
+    """Also one that is still to come; but not the first two, which are told before it is known who goes on."""
+    generation = Generation(OPENED)
+    assert not generation.has_forked
+    for fork in (0, 7, 0, 8):
+        generation.append(0, ProviderChange(status="continued", provider="a", model="a-1", fork=fork))
+        generation.append(0, Chunk("x"))
+
+    assert [*map(generation.fork_of, range(11))] == [0, 0, 0, 7, 7, 7, 7, 8, 8, 8, 8]
+    early = Generation.replayed([OPENED, Sealed(state=State.FAILED, fork=9)])
+    assert [early.has_forked, *map(early.fork_of, range(4))] == [True, 0, 0, 9, 9]
+
+
+def test_who_goes_on_has_a_fork_that_was_not_there():
+    """For as long as there are some."""
+    generation, forks = Generation(OPENED), []
+    for _ in range(FORKS):
+        forks.append(generation.new_fork())
+        generation.append(0, ProviderChange(status="continued", provider="a", model="a-1", fork=forks[-1]))
+
+    assert sorted(forks) == [*range(1, FORKS + 1)]
+    assert generation.new_fork() in forks
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,16 @@
 import asyncio
 import gc
 import weakref
+from dataclasses import replace
 
 import pytest
 
 from domain.chat import Caller, Chunk
 from domain.errors import AllProvidersDown, Cancelled, Forbidden, Internal, ProviderRejected, ProviderUnavailable
 from domain.events import AnswerServed, AttemptEnded, DefectFound, GenerationSealed, StageTimed
-from domain.generation import Opened, Sealed, Seen, State
+from domain.generation import FORKS, Opened, ProviderChange, Sealed, Seen, State
 from domain.leading import LOOK_S, Task
+from domain.ports import Lease
 from domain.progress import Progress
 from domain.tracking import Tracker
 from infrastructure.memory.generation_log import MemoryGenerationLog
@@ -305,6 +307,27 @@ async def test_what_others_go_on_with_is_left_to_them_though_its_reader_here_not
 
     assert answer.generation.sealed is None
     assert not service.leaders.is_leading(answer.generation)
+
+
+@pytest.mark.parametrize("model", ["m", "unknown"])
+@pytest.mark.parametrize("epoch", [0, 1])
+async def test_who_goes_on_with_what_another_began_says_so_with_its_first_record(model, epoch):
+    """The other may live on, and tell more: what either has told can be told apart. So it is when nobody can go on."""
+    service = Service((Chunk(" y"), STOP), (Chunk(" z"), STOP))
+    opened = replace((await service.ask()).generation.opened, generation_id="left", fingerprint="left", model=model)
+    told = (ProviderChange(status="selected", provider="a", model="a-1"), Chunk("x"))
+    generation = service.log._generations.begin(opened, epoch, told)
+
+    service.log.took_over(Lease(generation, generation.claim()), QUESTION)
+    await service.leaders._running["left"][1]
+
+    [first, *rest] = generation.records[3:]
+    assert 1 <= first.fork <= FORKS
+    assert {generation.fork_of(number) for number in range(3)} == {0}
+    assert {generation.fork_of(number) for number in range(3, len(generation.records))} == {first.fork}
+    assert not any(record.fork for record in rest if not isinstance(record, Chunk))
+    assert generation.sealed is not None
+    assert bool(rest) is (model == "m")
 
 
 async def test_stopping_a_stream_that_has_not_begun_seals_it():

@@ -40,10 +40,15 @@ class Reader:
     ends: list[str] = field(default_factory=list)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether all has been read."""
+        return bool(self.events) and self.events[-1].type in {"complete", "error"}
+
     async def run(self) -> "Reader":
         """Read to the end, however often it takes."""
         async with asyncio.timeout(LIMIT_S):
-            while not (self.events and self.events[-1].type in {"complete", "error"}):
+            while not self.has_ended:
                 try:
                     await self._read_on()
                 except (aiohttp.ClientError, TimeoutError, OSError) as error:

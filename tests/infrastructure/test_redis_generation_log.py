@@ -239,8 +239,8 @@ async def test_while_redis_is_away_nobody_can_tell_that_there_is_no_such_stream(
         assert await two.log.find("nobody") is None
 
 
-async def test_what_only_one_instance_has_told_is_a_fork_there(redis_server):
-    """Of who follows, from where it goes on by itself; of a leader that another has replaced, from where that began."""
+async def test_who_is_gone_on_without_finishes_alone(redis_server):
+    """Who follows while Redis is away for long, and a leader that another has replaced when it had told more."""
     async with redis_instances(redis_server.url, "one", "two", "three") as [one, two, three]:
         claim = await begun(one)
         generations = [claim.generation, await two.log.find("g"), await three.log.find("g")]
@@ -252,16 +252,12 @@ async def test_what_only_one_instance_has_told_is_a_fork_there(redis_server):
         await three.log.append(lease, Chunk("z"))
         one.client.is_away = False
         one.log.refresh(one.log._roll.get("g"))
-        await until(lambda: claim.generation.is_fork)
+        await until(lambda: claim.generation.is_alone)
 
-    assert [[each.fork_of(number) > 0 for number in range(4)] for each in generations] == [
-        [False, False, True, True],
-        [False, False, True, True],
-        [False, False, False, False],
-    ]
+    assert [each.is_alone for each in generations] == [True, True, False]
 
 
-async def test_what_another_has_written_anew_is_a_fork_where_it_was_told_otherwise(redis_server):
+async def test_who_was_told_otherwise_than_what_another_has_written_anew_has_the_rest_alone(redis_server):
     """Redis has lost the log, and who answers the question now has written another under its id."""
     async with redis_instances(redis_server.url, "one", "two") as [one, two]:
         claim = await begun(one)
@@ -272,9 +268,9 @@ async def test_what_another_has_written_anew_is_a_fork_where_it_was_told_otherwi
         known = two.log._roll.get("g")
         known.written = 0
         two.log.refresh(known)
-        await until(lambda: followed.is_fork)
-
-    assert [followed.fork_of(number) > 0 for number in range(3)] == [False, False, True]
+        await until(lambda: followed.is_alone)
+        with pytest.raises(StreamUnavailable):
+            await two.log.catch_up(followed, 9)
 
 
 async def claimed_apart(instance, name):

@@ -181,5 +181,5 @@ async def test_what_another_has_gone_on_with_is_not_however_late_that_is_seen(pa
         await until(lambda: len(two.taken[-1].generation.records) == 2)
     await pair.finds_redis()
 
-    assert claim.generation.is_fork is is_replaced
+    assert claim.generation.is_alone is is_replaced
     assert bool(await pair.found("q")) is not is_replaced

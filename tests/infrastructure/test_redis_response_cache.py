@@ -52,12 +52,12 @@ async def instance(redis_server, clock):
 
 async def test_what_only_one_instance_has_told_is_not_put(instance):
     """Nor later: under its id others have told something else."""
-    fork, missed = recording(), []
-    fork.generation.fork(1, 2)
+    alone, missed = recording(), []
+    alone.generation.is_alone = True
     instance.cache.on_missed = lambda *what: missed.append(what)
-    await instance.cache.put("f", fork)
+    await instance.cache.put("f", alone)
     instance.client.is_away = True
-    await instance.cache.put("f", fork)
+    await instance.cache.put("f", alone)
     instance.client.is_away = False
 
     assert (await instance.cache.get("f"), missed) == (None, [])

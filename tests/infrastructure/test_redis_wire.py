@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from domain.chat import ChatRequest, Chunk, Turn
-from domain.generation import Opened, Sealed, State
+from domain.generation import Opened, ProviderChange, Sealed, State
 from infrastructure.redis.wire import (
     decode_record,
     decode_recording,
@@ -33,6 +33,17 @@ def test_another_instance_knows_all_that_was_opened(change):
     opened = replace(OPENED, **change)
 
     assert decode_record(encode_record(opened)) == opened
+
+
+@pytest.mark.parametrize(
+    "record",
+    [ProviderChange(status="continued", provider="a", model="a-1", fork=7), Sealed(state=State.DONE, fork=30)],
+    ids=["change", "end"],
+)
+def test_another_instance_knows_which_fork_begins(record):
+    """From the log and from a stored answer."""
+    assert decode_record(encode_record(record)) == record
+    assert decode_recording(encode_recording(1.5, [OPENED, record])) == (1.5, [OPENED, record])
 
 
 BEYOND = {"seed": 2**64, "deep": [-(2**70), {"n": 10**30}]}
