@@ -151,6 +151,24 @@ class _Announced(MPServer):
                 sleep(_POLL_S)
         super()._stop_workers()  # type: ignore[no-untyped-call]  # Granian has no types there
 
+    def _spawn_worker(self, *arguments: Any, **named: Any) -> Any:
+        """One that is watched: if it was asked to end, by whoever stops the process group, so was the service.
+
+        Granian would tell of a failure, and exit with 1, where it hears of the worker's end before its own signal.
+        """
+        worker: Any = super()._spawn_worker(*arguments, **named)
+        watch = worker._watcher  # noqa: SLF001  # what is watched is said nowhere else
+
+        def watch_for_end() -> None:
+            worker.inner.join()
+            if worker.inner.exitcode in {0, -signal.SIGTERM}:
+                worker.interrupt_by_parent = True
+                self.signal_handler_interrupt()  # type: ignore[no-untyped-call]
+            watch()
+
+        worker._watcher = watch_for_end  # noqa: SLF001
+        return worker
+
     def _spawn_workers(self, *arguments: Any) -> None:
         with _signals_held_back():
             super()._spawn_workers(*arguments)  # type: ignore[no-untyped-call]  # Granian has no types there

@@ -26,7 +26,13 @@ def workers_of(pid):
     return [int(stat.partition(" ")[0]) for stat in stats if int(stat.rpartition(")")[2].split()[1]) == pid]
 
 
-@pytest.mark.parametrize("end", [os.kill, os.killpg], ids=["process", "group"])
+def kill_worker(pid, number):
+    """Its worker hears of it alone: of a group, it may before the main process does."""
+    [worker] = workers_of(pid)
+    os.kill(worker, number)
+
+
+@pytest.mark.parametrize("end", [os.kill, os.killpg, kill_worker], ids=["process", "group", "worker"])
 def test_a_service_that_is_still_starting_ends_at_once(end):
     """A rollout that is taken back must not wait for what has not begun."""
     environ, command = os.environ | {"OPENAI_API_KEY": KEY}, [WEIR, "serve", "--port", "0"]
