@@ -274,6 +274,11 @@ class Generation:
         """The fork that the record of that number is, or will be, in; 0 if in none."""
         return next((fork for first, fork in reversed(self._forks) if number >= first), 0)
 
+    def has_left(self, fork: int) -> bool:
+        """Whether no more of its records will be in that fork: another leader has gone on, or there never was one."""
+        *left, last = 0, *(each for _, each in self._forks)
+        return fork != last and fork in {*left, NOWHERE}
+
     def _note_fork(self, number: int, record: Record) -> None:
         if isinstance(record, ProviderChange | Sealed) and record.fork:
             self._forks.append((max(FIRST_IN_FORK, number), record.fork))

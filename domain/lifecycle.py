@@ -229,7 +229,7 @@ class Lifecycle:
             StreamUnavailable: nobody can tell now, or what the client has seen may still come.
             InvalidRequest: nobody was sent that event, for no instance has had more of the stream than this one.
         """
-        if after.number >= len(generation.records):
+        if after.number >= len(generation.records) and not generation.has_left(after.fork):
             await self._log.catch_up(generation, after.number)
         if generation.fork_of(after.number) != after.fork:
             return StreamInterrupted(_FORKED)

@@ -9,10 +9,12 @@ settings.register_profile("weir", deadline=None)  # how long an example takes sa
 settings.load_profile("weir")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin that distributes them reads the marks
 def pytest_collection_modifyitems(items):
     """With several processes, each file stays in one, for what its tests share; so does all of tests/fleet, whose
-    instances need the machine.
+    instances need the machine. It takes as long as all the rest together, and comes first.
     """
+    items.sort(key=lambda item: item.path.parent.name != "fleet")
     for item in items:
         is_fleet = item.path.parent.name == "fleet"
         item.add_marker(pytest.mark.xdist_group("fleet" if is_fleet else str(item.path)))

@@ -12,6 +12,7 @@ from domain.chat import Chunk
 from domain.generation import (
     FORKS,
     MOVES,
+    NOWHERE,
     Generation,
     IllegalMove,
     Move,
@@ -299,6 +300,8 @@ def test_a_record_is_in_the_fork_that_began_last():
         generation.append(0, Chunk("x"))
 
     assert [*map(generation.fork_of, range(11))] == [0, 0, 0, 7, 7, 7, 7, 8, 8, 8, 8]
+    assert [generation.has_left(fork) for fork in (0, 7, 8, 9, NOWHERE)] == [True, True, False, False, True]
+    assert [Generation(OPENED).has_left(fork) for fork in (0, 7, NOWHERE)] == [False, False, True]
     early = Generation.replayed([OPENED, Sealed(state=State.FAILED, fork=9)])
     assert [early.has_forked, *map(early.fork_of, range(4))] == [True, 0, 0, 9, 9]
 

@@ -14,6 +14,7 @@ from domain.errors import (
     NotCached,
     ProviderUnavailable,
     RateLimited,
+    StreamUnavailable,
     TooManyConnections,
     UnknownModel,
     UnknownStream,
@@ -31,9 +32,10 @@ from domain.events import (
     StageTimed,
 )
 from domain.fingerprint import CacheScope, fingerprint
-from domain.generation import Opened, ProviderChange, Seen, State
+from domain.generation import NOWHERE, Opened, ProviderChange, Seen, State
 from domain.ports import Claim
 from domain.spending import Spending
+from infrastructure.memory.generation_log import MemoryGenerationLog
 from tests.domain.service import ANN, GRACE_S, LIMIT, ONE_A_MINUTE, QUESTION, STOP, TTL_S, WHOLE, Service, read
 from tests.loops import settle
 
@@ -713,6 +715,34 @@ async def test_who_was_told_otherwise_is_not_told_the_rest_of_this(after, fits):
     again.close()
     assert service.events.of(AnswerServed)[-1].failure == (again.failure and again.failure.code)
     assert await service.is_at_rest()
+
+
+class Behind(MemoryGenerationLog):
+    """What it has may not be all."""
+
+    async def catch_up(self, generation, number):  # noqa: ARG002  # the port's
+        """Nobody can tell."""
+        raise StreamUnavailable
+
+
+@pytest.mark.parametrize(("fork", "may_come"), [(0, False), (NOWHERE, False), (7, True), (6, True)])
+async def test_what_cannot_come_any_more_is_not_waited_for(fork, may_come):
+    """Who was told by a leader that others went on without need not come again and again."""
+    service = Service((Chunk("x"), asyncio.Event()), log_kind=Behind)
+    answer = await service.ask()
+    await settle()
+    change = ProviderChange(status="continued", provider="a", model="a-1", previous="a", fork=7)
+    answer.generation.append(answer.generation.epoch, change)
+    answer.close()
+
+    joining = service.lifecycle.join(answer.stream_id, ANN, "new", Seen(50, fork))
+    if may_come:
+        with pytest.raises(StreamUnavailable):
+            await joining
+    else:
+        again = await joining
+        assert again.failure.code == "stream_interrupted"
+        again.close()
 
 
 async def test_a_running_stream_can_be_joined_at_its_end():
