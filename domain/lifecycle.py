@@ -24,6 +24,7 @@ from domain.errors import (
     NotCached,
     RequestRefused,
     StreamInterrupted,
+    StreamUnavailable,
     TooManyConnections,
     UnknownModel,
     UnknownStream,
@@ -235,6 +236,8 @@ class Lifecycle:
             return StreamInterrupted(_FORKED)
         last = len(generation.records) - 1
         if after.number > last:
+            if generation.epoch > 1 and not generation.has_forked:
+                raise StreamUnavailable  # whoever goes on with it is about to say so
             reason = f"{after.number} is beyond the end: the last event of this stream is {last}"
             raise InvalidRequest(FieldError("Last-Event-ID", reason))
         return None

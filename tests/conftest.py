@@ -1,5 +1,6 @@
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.redis_servers import RedisCluster, RedisServer
 from tests.serving import serving
@@ -9,15 +10,25 @@ settings.register_profile("weir", deadline=None)  # how long an example takes sa
 settings.load_profile("weir")
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin that distributes them reads the marks
 def pytest_collection_modifyitems(items):
-    """With several processes, each file stays in one, for what its tests share; so does all of tests/fleet, whose
-    instances need the machine. It takes as long as all the rest together, and comes first.
-    """
+    """What takes as long as all the rest comes first."""
     items.sort(key=lambda item: item.path.parent.name != "fleet")
-    for item in items:
-        is_fleet = item.path.parent.name == "fleet"
-        item.add_marker(pytest.mark.xdist_group("fleet" if is_fleet else str(item.path)))
+
+
+class Rooms(LoadScopeScheduling):
+    """With several processes, each file stays in one, for what its tests share; so does all of tests/fleet, whose
+    instances need the machine.
+
+    Groups by marks would say the same, but the plugin does not see them with this pytest.
+    """
+
+    def _split_scope(self, nodeid):
+        path = nodeid.partition("::")[0]
+        return "tests/fleet" if path.startswith("tests/fleet/") else path
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Rooms(config, log)
 
 
 @pytest.fixture
