@@ -96,7 +96,7 @@ async def test_tool_calls_come_whole_and_in_pieces(sdk, model):
 
 async def test_several_choices_come_whole_and_in_pieces(sdk):
     """Each under its index."""
-    asked = messages()
+    asked = [{"role": "user", "content": "What do the keepers say of the weir?"}]
     whole = await sdk.chat.completions.create(model=MODEL, messages=asked, n=2)
     chunks = await streamed(await sdk.chat.completions.create(model=MODEL, messages=asked, n=2, stream=True))
 

@@ -1,9 +1,18 @@
 import pytest
 
 from tests.fleet.instances import Fleet, fleet
+from tests.redis_servers import RedisServer
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
+def redis_session():
+    """One Redis for all tests of the fleet that do not end it: its instances write to it, whatever is tested."""
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="package")
 def fleet_session(simulation, redis_session):
     """Three instances for all tests that do not end them; that they end well is part of the test."""
     with fleet(simulation, *[redis_session.url] * 3) as instances:
@@ -16,7 +25,7 @@ def instances(fleet_session, simulator, redis_server):
     return fleet_session
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def faults_session(simulation):
     """Three instances to which anything may be done; that they end well after it is part of the test."""
     fleet = Fleet(simulation)

@@ -16,18 +16,18 @@ pytestmark = pytest.mark.anyio
 
 async def test_no_stream_is_lost_when_an_instance_is_killed(three, simulator):
     """Its readers come back elsewhere, and each answer it was giving is asked on once."""
-    simulator.behave("openai", tokens=80, gap_s=0.12)
+    simulator.behave("openai", tokens=50, gap_s=0.2)
     async with reading(three.instances, STREAMS, followers=30) as readers:
         led = {reader.query for reader in readers[:STREAMS] if reader.at == 0}
         three.instances[0].kill()
 
-    check_whole(readers, 80)
+    check_whole(readers, 50)
     assert count_calls(simulator) <= STREAMS + len(led)
 
 
 async def test_a_leader_that_wakes_up_is_refused(three, simulator):
     """It stood still for ten seconds; who stayed with it reads on what its successor wrote."""
-    simulator.behave("openai", tokens=100, gap_s=0.16)
+    simulator.behave("openai", tokens=64, gap_s=0.25)
     async with reading(three.instances, STREAMS, followers=30) as readers:
         led = [reader for reader in readers[:STREAMS] if reader.at == 0]
         for reader in led[::3]:
@@ -36,7 +36,7 @@ async def test_a_leader_that_wakes_up_is_refused(three, simulator):
         await asyncio.sleep(10)
         three.instances[0].resume()
 
-    check_whole(readers, 100)
+    check_whole(readers, 64)
     assert count_calls(simulator) <= STREAMS + len(led)
     await check_shared(simulator, three.instances)
 
@@ -84,7 +84,7 @@ async def test_who_reads_elsewhere_loses_nothing_when_an_instance_is_stopped(sim
 
 async def test_who_alone_wants_what_was_lost_with_its_instance_hears_it_soon(three, simulator):
     """There is nobody else for whom another instance would go on with it."""
-    simulator.behave("openai", tokens=80, gap_s=0.12)
+    simulator.behave("openai", tokens=50, gap_s=0.2)
     _, one, two = three.instances
     async with connected(one.url) as first, connected(two.url) as second:
         async with first.open(STREAM, question()) as leading:

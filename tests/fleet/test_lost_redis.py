@@ -14,8 +14,8 @@ from tests.serving import ADMIN_KEY
 from tests.sse_parser import Event
 
 pytestmark = pytest.mark.anyio
-TOKENS = 80
-GAP_S = 0.12
+TOKENS = 50
+GAP_S = 0.2
 FOLLOWERS = 30
 OPERATOR = {"authorization": f"Bearer {ADMIN_KEY}"}
 

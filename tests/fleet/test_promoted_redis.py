@@ -11,7 +11,7 @@ from tests.redis_instances import until
 from tests.redis_servers import RedisBehindSentinel
 
 pytestmark = pytest.mark.anyio
-TOKENS = 80
+TOKENS = 50
 FOLLOWERS = 30
 
 
@@ -25,7 +25,7 @@ def behind_sentinel():
 
 async def test_no_stream_is_lost_when_a_replica_is_promoted(simulator, behind_sentinel):
     """The master stands still, which is worse than dead, and comes back when another has its place."""
-    simulator.behave("openai", tokens=TOKENS, gap_s=0.12)
+    simulator.behave("openai", tokens=TOKENS, gap_s=0.2)
     with fleet(simulator, *[behind_sentinel.url] * 3) as instances:
         async with reading(instances, STREAMS, followers=FOLLOWERS) as readers:
             behind_sentinel.master.process.send_signal(signal.SIGSTOP)

@@ -80,7 +80,7 @@ async def stop_reader(redis, two):
 @pytest.mark.parametrize("befalls", [freeze, restart, flush, stop_reader])
 async def test_who_reads_elsewhere_reads_to_the_end(simulator, pair, befalls):
     """That nobody is known to read is no reason to end it: nobody can be known to, in that moment."""
-    simulator.behave("openai", tokens=TOKENS, gap_s=0.12)
+    simulator.behave("openai", tokens=TOKENS, gap_s=0.2)
     redis, one, two = pair
     async with reader_elsewhere(one, two) as following:
         await befalls(redis, two)
