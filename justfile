@@ -45,7 +45,7 @@ check: setup
     ruff format --check
     mypy
     lint-imports
-    pytest --numprocesses 2 --no-loadscope-reorder
+    pytest --numprocesses 3 --no-loadscope-reorder
 
 # Measure, and print a table of ratios
 bench *ARGS: setup
