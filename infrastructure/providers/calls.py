@@ -47,7 +47,9 @@ class Reply(aiohttp.ClientResponse):
             return None
 
     def forget_headers(self) -> None:
-        """The headers have been read."""
+        """The headers have been read, and the request's own are not needed to tell what came of it."""
+        request = self._request_info
+        self._request_info = aiohttp.RequestInfo(request.url, request.method, _NO_HEADERS, request.real_url)
         self._headers = _NO_HEADERS
         self._raw_headers = ()
         self._cache.clear()
