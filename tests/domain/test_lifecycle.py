@@ -679,10 +679,8 @@ async def test_an_event_that_is_still_to_come_cannot_have_been_seen():
 
     with pytest.raises(InvalidRequest, match="the last event of this stream is 2"):
         await service.lifecycle.join(answer.stream_id, ANN, "new", Seen(50))
-    answer.generation.claim()
-    with pytest.raises(
-        StreamUnavailable
-    ):  # an earlier leader may have had more, and it is not said yet that there was one
+    answer.generation.claim()  # an earlier leader may have had more, and it is not said yet that there was one
+    with pytest.raises(StreamUnavailable):
         await service.lifecycle.join(answer.stream_id, ANN, "new", Seen(50))
     answer.close()
 
