@@ -102,10 +102,6 @@ class Leaders:
         if running not in self._ending:
             running.cancel(why)
 
-    def is_leading(self, generation: Generation) -> bool:
-        """Whether it is being produced here."""
-        return generation.opened.generation_id in self._running
-
     async def close(self) -> None:
         """No generation is being produced here any more.
 

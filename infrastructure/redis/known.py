@@ -17,8 +17,6 @@ class Known:
     `written`: how many of its records are in Redis; `writing`: the answer to the append that is under way; `pending`:
     those records that nobody has been told yet, as they will be written.
     `is_apart`: it has a lease of its own, beside the one that answers the same question.
-    `is_alone`: another has gone on without what was told here, or Redis has been away for long: this one is finished in
-    memory, for those who read it here.
     `unanswered_count`: so many beats Redis has not answered for it.
     `has_begun`: those who read it have had a chunk that was written here.
     `has_lapsed`: Redis has lost its lease.
@@ -38,7 +36,6 @@ class Known:
     is_fetching: bool = False
     is_dirty: bool = False
     is_apart: bool = False
-    is_alone: bool = False
     has_begun: bool = False
     has_lapsed: bool = False
     unanswered_count: int = 0
@@ -67,9 +64,17 @@ class Known:
         """Whether Redis has all there is."""
         return not self.pending and self.written == len(self.generation.records)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is finished here, for those who read it here, and not written.
+
+        Another has gone on without what was told here, or Redis has been away for long.
+        """
+        return self.generation.is_alone
+
     def go_alone(self) -> None:
-        """It is finished here, for those who read it here, and not written."""
-        self.is_alone = self.generation.is_alone = True
+        """So it is from now on."""
+        self.generation.is_alone = True
 
     def part(self) -> None:
         """It has a lease of its own from now on, for another has the question's."""
